@@ -1,0 +1,264 @@
+//! The queue as the worker sees it. [`postgres`] is the real one and the only place of the worker with SQL text;
+//! [`memory`] is the same life of a message as pure code. Both pass [`conformance`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::message::{AppId, AttemptStatus, Body, DispatchStatus, MessageId, MobileNumber};
+
+/// A tenant's id, shared: one window holds it many times.
+pub type OrganizationId = Arc<str>;
+
+/// A full transaction id (`xid8`) as the log of waiting messages carries it.
+pub type Xid = u64;
+
+/// A place in the log of one priority. A look reads what lies after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// Transaction that put the row into the queue.
+    pub xid: Xid,
+    /// Last row of that transaction that was read.
+    pub id: Uuid,
+}
+
+/// One stretch of the log to read: one priority, after `after`, before transaction `before`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// 0 urgent, 1 normal, 2 bulk.
+    pub priority: u8,
+    /// Read what lies behind this place.
+    pub after: Mark,
+    /// Read no row of this transaction or a later one; `None` is the end of the snapshot.
+    pub before: Option<Xid>,
+}
+
+/// What to read in one look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The stretches, each read up to `page` rows.
+    pub ranges: Vec<Range>,
+    /// Only these organizations; empty means all.
+    pub organizations: Vec<OrganizationId>,
+    /// Most rows of one range. Fewer rows in the answer mean that the range is exhausted.
+    pub page: u32,
+}
+
+/// A message that waits and is due, as the log shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Index of the range of the [`Look`] that found it.
+    pub range: usize,
+    /// The message.
+    pub id: MessageId,
+    /// Its tenant.
+    pub organization: OrganizationId,
+    /// 0 urgent, 1 normal, 2 bulk.
+    pub priority: u8,
+    /// Transaction that put it into the queue.
+    pub xid: Xid,
+    /// Provider slug that alone may send it.
+    pub pinned: Option<Arc<str>>,
+    /// Apps that refused this message for good.
+    pub refused_by: Vec<AppId>,
+    /// Apps that failed in this round: others first; empty again after the backoff.
+    pub avoid: Vec<AppId>,
+}
+
+/// Which transactions a look could see: all below `xmax` that are not in `in_progress`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// First transaction id not yet given out.
+    pub xmax: Xid,
+    /// Transactions that were running, ascending.
+    pub in_progress: Vec<Xid>,
+}
+
+/// The answer of a look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The snapshot of that very statement.
+    pub snapshot: Snapshot,
+    /// Rows by range, and in the order of the log within each.
+    pub entries: Vec<Entry>,
+}
+
+/// Whether an app may be handed messages now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppState {
+    /// Yes.
+    Open,
+    /// It, or its organization, is paused by an operator.
+    Paused,
+    /// Closed for this long by its breaker or by the provider's `Retry-After`.
+    Blocked(Duration),
+    /// Its breaker lets one message through, to see whether it works again.
+    Probe,
+}
+
+/// An organization app as the scheduler needs it: policy, no credentials.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// The app.
+    pub id: AppId,
+    /// Its tenant.
+    pub organization: OrganizationId,
+    /// Its provider.
+    pub slug: Arc<str>,
+    /// Order of preference: lower first.
+    pub position: i32,
+    /// Share among apps of the same position.
+    pub weight: u32,
+    /// Most requests in flight over the whole fleet.
+    pub max_in_flight: u32,
+    /// Most messages a second over the whole fleet; `None` is no limit.
+    pub rate: Option<f64>,
+    /// Whether it may be used now.
+    pub state: AppState,
+}
+
+/// One wish: this message by this app. No app means 'no installed app matches': the outbox checks it, and ends the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The message.
+    pub id: MessageId,
+    /// The app chosen for it.
+    pub app: Option<AppId>,
+}
+
+/// The right to make one attempt, and everything needed to make it.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The message.
+    pub id: MessageId,
+    /// Number of the attempt, from 1: with the id the token that proves the lease.
+    pub attempt: i16,
+    /// The app that makes it.
+    pub app: AppId,
+    /// Its provider.
+    pub slug: Arc<str>,
+    /// How long the lease lasts, counted from the commit of the claim. A worker counts from before its call.
+    pub lasts: Duration,
+    /// Recipient.
+    pub mobile: MobileNumber,
+    /// Text.
+    pub body: Body,
+    /// Sender name asked for; else the app's own.
+    pub sender: Option<String>,
+    /// The app's configuration as it was at the claim; shared by the leases of one app in one answer.
+    pub config: Arc<serde_json::Value>,
+}
+
+/// What became of one [`Claim`].
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// It is ours, durably.
+    Leased(Box<Lease>),
+    /// It waits no longer: somebody else moved it. Forget it.
+    Gone,
+    /// Somebody holds its row at this moment. Keep it and ask again.
+    Locked,
+    /// The app may not be used now, or not for this message. Keep it, and read the apps again.
+    AppUnavailable,
+    /// No installed app matches, so it ended as `failed`. Forget it.
+    Failed,
+}
+
+/// How one attempt ended, for `finish`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The class, which alone decides what happens next.
+    pub status: AttemptStatus,
+    /// HTTP status, where there was an answer.
+    pub http_status: Option<i16>,
+    /// The provider's own code, or ours (`connect`, `timeout`, …).
+    pub error_code: Option<String>,
+    /// One sentence for a person; no number, body or secret in it.
+    pub error_message: Option<String>,
+    /// The provider's answer as JSON text, shortened, without secrets.
+    pub response: Option<String>,
+    /// The provider's id of the message.
+    pub provider_message_id: Option<String>,
+    /// How long the provider asks us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// One outcome to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// The message.
+    pub id: MessageId,
+    /// The attempt.
+    pub attempt: i16,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What `finish` did with one outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The message.
+    pub id: MessageId,
+    /// The attempt.
+    pub attempt: i16,
+    /// Whether this call recorded it. A repeated or stale outcome is not applied, and does no harm.
+    pub applied: bool,
+    /// Where the message is now; `None` when it does not exist.
+    pub status: Option<DispatchStatus>,
+}
+
+/// What a worker says of itself at each heartbeat. Counters count from its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Version of the binary.
+    pub version: String,
+    /// Host name.
+    pub host: String,
+    /// Attempts in flight now.
+    pub in_flight: i32,
+    /// Messages claimed.
+    pub claimed: i64,
+    /// Attempts accepted.
+    pub sent: i64,
+    /// Attempts that ended otherwise.
+    pub failed: i64,
+}
+
+/// Why the outbox did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The database cannot be reached, or went away in the middle: nothing is known of the call's effect. Ask again.
+    #[error("the database is away: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database refused the call as it stands; asking again changes nothing.
+    #[error("the database refused: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// Its SQLSTATE.
+        sqlstate: String,
+        /// Its message, which holds no number and no body.
+        message: String,
+    },
+}
+
+/// The queue. Each call is one round trip, set-based, and harmless when repeated.
+pub trait Outbox: Send + Sync + 'static {
+    /// Reads what waits behind the given places. Changes nothing.
+    fn look(&self, look: &Look) -> impl Future<Output = Result<Looked, OutboxError>> + Send;
+
+    /// The apps installed for these organizations.
+    fn apps(&self, organizations: &[OrganizationId]) -> impl Future<Output = Result<Vec<App>, OutboxError>> + Send;
+
+    /// Takes messages out of the queue, one attempt each; committed durably when it returns. Answers in the order of `claims`.
+    fn claim(&self, claims: &[Claim]) -> impl Future<Output = Result<Vec<Claimed>, OutboxError>> + Send;
+
+    /// Records how attempts ended. Answers in the order of `outcomes`.
+    fn finish(&self, outcomes: &[Finish]) -> impl Future<Output = Result<Vec<Finished>, OutboxError>> + Send;
+
+    /// This worker's live leases: what to give back when the answer of a claim was lost.
+    fn leases(&self) -> impl Future<Output = Result<Vec<(MessageId, i16)>, OutboxError>> + Send;
+
+    /// Says that this worker lives, and learns which workers do (itself included).
+    fn heartbeat(&self, beat: &Heartbeat) -> impl Future<Output = Result<Vec<String>, OutboxError>> + Send;
+}
