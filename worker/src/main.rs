@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The command `sms-outbox`.
+
+fn main() {}

@@ -1,6 +1,10 @@
 //! The queue as the worker sees it. [`postgres`] is the real one and the only place of the worker with SQL text;
 //! [`memory`] is the same life of a message as pure code. Both pass [`conformance`].
 
+pub mod conformance;
+pub mod memory;
+pub mod postgres;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
