@@ -97,8 +97,12 @@ CREATE TABLE sms_outbox.app_tally (
 );
 COMMENT ON TABLE sms_outbox.app_tally IS 'Attempts by app, outcome, minute and latency: bucket b holds answers of at most 2^(b/2) ms.';
 
-SELECT pg_catalog.pg_extension_config_dump('sms_outbox.' || name, '')
-  FROM pg_catalog.unnest(ARRAY['ready', 'scheduled', 'lease', 'ended', 'tally', 'app_tally']) AS name;
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.ready', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.scheduled', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.lease', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.ended', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.tally', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.app_tally', '');
 
 CREATE TABLE sms_outbox.maintenance (
     task text PRIMARY KEY,

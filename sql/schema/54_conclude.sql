@@ -2,7 +2,6 @@
 -- that are over.
 
 CREATE TYPE sms_outbox.outcome AS (
-    place integer,
     id sms_outbox.message_id,
     attempt smallint,
     status sms_outbox.attempt_status,
@@ -13,7 +12,7 @@ CREATE TYPE sms_outbox.outcome AS (
     provider_message_id text,
     retry_after double precision
 );
-COMMENT ON TYPE sms_outbox.outcome IS 'How one attempt ended; place numbers the outcomes of one call.';
+COMMENT ON TYPE sms_outbox.outcome IS 'How one attempt ended.';
 
 CREATE TYPE sms_outbox.concluded AS (
     id sms_outbox.message_id,

@@ -13,13 +13,13 @@ DECLARE
     late sms_outbox.outcome;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    IF cardinality(ids) > 10000 OR array_position(ARRAY[cardinality(attempts), cardinality(statuses), cardinality(http_statuses),
-            cardinality(error_codes), cardinality(error_messages), cardinality(responses), cardinality(provider_message_ids),
-            cardinality(retry_after)] = array_fill(cardinality(ids), ARRAY[8]), false) IS NOT NULL THEN
+    IF cardinality(ids) > 10000 OR cardinality(ids) <> ANY (ARRAY[
+            cardinality(attempts), cardinality(statuses), cardinality(http_statuses), cardinality(error_codes), cardinality(error_messages),
+            cardinality(responses), cardinality(provider_message_ids), cardinality(retry_after)]) THEN
         RAISE EXCEPTION 'all arrays must have the same number of elements, 10000 at most' USING ERRCODE = '22023', COLUMN = 'ids';
     END IF;
     -- The same attempt twice in one call: the first outcome counts.
-    SELECT array_agg(ROW(f.place, f.id, f.attempt, f.status, f.http_status, f.error_code, f.error_message, f.response::json,
+    SELECT array_agg(ROW(f.id, f.attempt, f.status, f.http_status, f.error_code, f.error_message, f.response::json,
                          f.provider_message_id, f.retry_after)::sms_outbox.outcome ORDER BY f.place)
       INTO outcomes
       FROM (SELECT DISTINCT ON (u.id, u.attempt) u.*

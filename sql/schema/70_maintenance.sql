@@ -6,7 +6,7 @@ AS $$
 DECLARE
     over sms_outbox.outcome[];
 BEGIN
-    SELECT array_agg(ROW(row_number() OVER (), l.id, l.attempt, 'unclear', NULL, 'lease_expired',
+    SELECT array_agg(ROW(l.id, l.attempt, 'unclear', NULL, 'lease_expired',
                          'the worker did not report in time; it may have been sent', NULL, NULL, NULL)::sms_outbox.outcome)
       INTO over
       FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at <= clock_timestamp()

@@ -25,8 +25,8 @@ BEGIN
 END
 $$;
 
--- health_checks() looks at the sessions of others.
-GRANT pg_read_all_stats TO sms_outbox_owner;
+-- health_checks() looks at the sessions of others and at the preloaded libraries.
+GRANT pg_read_all_stats, pg_read_all_settings TO sms_outbox_owner;
 
 GRANT USAGE ON TYPE sms_outbox.message_id, sms_outbox.dispatch_status, sms_outbox.attempt_status, sms_outbox.delivery_status
    TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
