@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::process::{Process, Signal, output, tail};
 use crate::wait::poll;
-use crate::{database, patience, paths, run};
+use crate::{database, paths, patience, run};
 
 /// A supported major version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,7 +120,8 @@ impl Cluster {
         backup.args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "--pgdata"]).arg(standby.data());
         backup.arg("--dbname").arg(self.socket_url("postgres", "postgres"));
         output(backup).await?;
-        standby.append_settings(&[("port", &standby.port.to_string()), ("unix_socket_directories", &standby.sockets())])?;
+        standby
+            .append_settings(&[("port", &standby.port.to_string()), ("unix_socket_directories", &standby.sockets())])?;
         standby.start().await?;
         Ok(Arc::new(standby))
     }
@@ -132,14 +133,7 @@ impl Cluster {
         let folder = run::fresh("pg")?;
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         chown(&folder, Some(owner.0), Some(owner.1))?;
-        Ok(Self {
-            major,
-            folder,
-            owner,
-            port: free_port()?,
-            password,
-            postmaster: Mutex::new(None),
-        })
+        Ok(Self { major, folder, owner, port: free_port()?, password, postmaster: Mutex::new(None) })
     }
 
     fn configure(&self, options: &Options) -> Result<()> {
@@ -184,7 +178,7 @@ impl Cluster {
         let postmaster = Process::spawn("postgres", command, &self.log_file(), Signal::QUIT)?;
         *self.postmaster() = Some(postmaster);
         let what = format!("PostgreSQL {} takes connections", self.major);
-        poll(what, || std::future::ready(self.has_started()), async || self.log_tail()).await?;
+        poll(what, async || self.has_started(), async || self.log_tail()).await?;
         if self.standby_signal() {
             return Ok(());
         }
@@ -216,7 +210,7 @@ impl Cluster {
             Stop::Kill => Signal::KILL,
         })?;
         postmaster.wait(patience()).await?;
-        let gone = || std::future::ready(Ok(self.process_ids().is_empty().then_some(())));
+        let gone = async || Ok(self.process_ids().is_empty().then_some(()));
         poll("all processes of the server are gone", gone, async || self.log_tail()).await
     }
 
@@ -245,8 +239,11 @@ impl Cluster {
 
     /// A program of this server (`psql`, `pg_dump`, …), run as its owner.
     pub fn tool(&self, name: &str) -> Result<Command> {
-        let mut command = Command::new(paths::server(self.major)?.join("bin").join(name));
+        let server = paths::server(self.major)?;
+        let mut command = Command::new(server.join("bin").join(name));
         command.current_dir(&self.folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+        // Its programs find their own libpq; its modules would load the system's, which may be older or missing.
+        command.env("LD_LIBRARY_PATH", server.join("lib"));
         if rustix::process::geteuid().is_root() {
             command.uid(self.owner.0).gid(self.owner.1);
         }

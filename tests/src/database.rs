@@ -1,7 +1,6 @@
 //! A database of a private cluster, with the extension unless asked otherwise.
 
 use std::fmt::Display;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -120,9 +119,8 @@ impl Database {
 
     /// The rows of a query, each a JSON object.
     pub async fn rows(&self, query: &str) -> Result<Vec<Value>> {
-        let rows: Value = self
-            .value(&format!("SELECT coalesce(jsonb_agg(to_jsonb(row)), '[]') FROM ({query}) AS row"), &[])
-            .await?;
+        let rows: Value =
+            self.value(&format!("SELECT coalesce(jsonb_agg(to_jsonb(row)), '[]') FROM ({query}) AS row"), &[]).await?;
         serde_json::from_value(rows).context("not an array")
     }
 
@@ -152,10 +150,11 @@ impl Database {
     }
 
     /// Waits until `condition` gives a value, with the same evidence.
-    pub async fn wait_for<T, F>(&self, what: impl Display, condition: impl FnMut() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<Option<T>>>,
-    {
+    pub async fn wait_for<T>(
+        &self,
+        what: impl Display,
+        condition: impl AsyncFnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
         poll(what, condition, async || self.evidence().await).await
     }
 
@@ -163,11 +162,10 @@ impl Database {
     pub async fn evidence(&self) -> String {
         let mut text = String::new();
         for view in ["outbox", "attempts", "queue_stats", "app_stats", "worker_stats", "health"] {
-            let rows = match self.rows(&format!("SELECT * FROM sms_outbox.{view} LIMIT 20")).await {
-                Ok(rows) => rows.iter().map(|row| format!("{row}\n")).collect(),
-                Err(error) => format!("{error:#}\n"),
-            };
-            text.push_str(&format!("-- sms_outbox.{view}\n{rows}"));
+            // A database without the extension, or a server that is down, has nothing to show.
+            for row in self.rows(&format!("SELECT * FROM sms_outbox.{view} LIMIT 20")).await.unwrap_or_default() {
+                text.push_str(&format!("{view}: {row}\n"));
+            }
         }
         for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             text.push_str(&format!("-- {}\n{}\n", log.display(), tail(log)));

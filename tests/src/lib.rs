@@ -8,17 +8,17 @@ pub mod cluster;
 pub mod database;
 pub mod paths;
 pub mod process;
-
+pub mod reckon;
 pub mod run;
-
+pub mod sandbox;
 pub mod wait;
-
+pub mod worker;
 
 pub use cluster::{Cluster, Major, Stop};
 pub use database::Database;
-
+pub use sandbox::Sandbox;
 pub use wait::{patience, wait_until};
-
+pub use worker::Worker;
 
 /// Makes one test for each major out of `async fn name(major: Major) -> anyhow::Result<()>`.
 ///

@@ -1,7 +1,6 @@
 //! Waiting for what other processes do, with bounded patience.
 
 use std::fmt::Display;
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,11 +12,11 @@ pub fn patience() -> Duration {
 
 /// Asks `condition` again and again until it gives a value. When patience ends, the error says what was waited for,
 /// and `evidence` adds what a person would look at first.
-pub async fn poll<T, C, F>(what: impl Display, mut condition: C, evidence: impl AsyncFnOnce() -> String) -> Result<T>
-where
-    C: FnMut() -> F,
-    F: Future<Output = Result<Option<T>>>,
-{
+pub async fn poll<T>(
+    what: impl Display,
+    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
+    evidence: impl AsyncFnOnce() -> String,
+) -> Result<T> {
     let deadline = Instant::now() + patience();
     loop {
         if let Some(value) = condition().await.with_context(|| format!("while waiting until {what}"))? {
@@ -31,18 +30,6 @@ where
 }
 
 /// [`poll`] for a plain condition without a database. With one, use [`crate::Database::wait_until`].
-pub async fn wait_until<C, F>(what: impl Display, mut condition: C) -> Result<()>
-where
-    C: FnMut() -> F,
-    F: Future<Output = Result<bool>>,
-{
-    poll(
-        what,
-        || {
-            let asked = condition();
-            async move { Ok(asked.await?.then_some(())) }
-        },
-        async || String::new(),
-    )
-    .await
+pub async fn wait_until(what: impl Display, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    poll(what, async || Ok(condition().await?.then_some(())), async || String::new()).await
 }
