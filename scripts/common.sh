@@ -15,6 +15,7 @@ SERVERS=$HERE/servers     # SERVERS/18 is an unpacked PostgreSQL 18 with the ext
 TEMPLATES=$HERE/templates # TEMPLATES/18 is a freshly initialized data directory
 RUN=$HERE/run             # data directories of clusters that run now
 
+# shellcheck disable=SC2034 # used by those who source this
 MAJORS=(15 16 17 18)
 
 say() { printf '%s\n' "$*" >&2; }
@@ -33,7 +34,7 @@ elapsed() {
 # make_state: the folders, ours alone to write: /var/tmp is open to everybody.
 make_state() {
     mkdir -p "$STATE" 2>/dev/null || die "cannot create $STATE: make $(dirname "$STATE") writable, or set SMS_OUTBOX_STATE to another folder"
-    [ -O "$STATE" ] && [ ! -L "$STATE" ] || die "$STATE belongs to somebody else: remove it, or set SMS_OUTBOX_STATE to another folder"
+    { [ -O "$STATE" ] && [ ! -L "$STATE" ]; } || die "$STATE belongs to somebody else: remove it, or set SMS_OUTBOX_STATE to another folder"
     chmod 755 "$STATE"
     mkdir -p "$DOWNLOADS" "$SERVERS" "$TEMPLATES" "$RUN"
     printf '%s\n' "$ROOT" > "$HERE/checkout"
