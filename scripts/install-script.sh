@@ -2,9 +2,8 @@
 # install-script.sh: prints the extension's install script, the files of sql/schema in the order of their numbers.
 . "$(dirname "$0")/common.sh"
 
-printf '%s\n' "\\echo Use \"CREATE EXTENSION sms_outbox\" to load this file. \\quit"
 for file in sql/schema/[0-9][0-9]_*.sql; do
     [ -e "$file" ] || die "sql/schema holds no file: the checkout is not complete"
-    printf '\n-- %s\n\n' "${file##*/}"
     cat "$file"
+    echo
 done
