@@ -102,6 +102,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::disallowed_methods, reason = "nothing can be awaited in a drop, and the end takes milliseconds")]
     fn drop(&mut self) {
         if self.kept || self.poll().is_some() {
             return;
