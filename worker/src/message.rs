@@ -46,10 +46,7 @@ impl FromStr for MessageId {
         }
         let mut bits: u128 = 0;
         for (place, byte) in digits.bytes().enumerate() {
-            let digit = CROCKFORD
-                .iter()
-                .position(|c| *c == byte)
-                .ok_or(InvalidMessageId)?;
+            let digit = CROCKFORD.iter().position(|c| *c == byte).ok_or(InvalidMessageId)?;
             // 26 digits hold 130 bits: the first may only be 0 to 7.
             if place == 0 && digit > 7 {
                 return Err(InvalidMessageId);
@@ -226,35 +223,21 @@ mod tests {
         assert_eq!(low.to_string().len(), 27);
         assert!(low.to_string() < high.to_string());
         assert_eq!(low.to_string().parse(), Ok(low));
-        assert_eq!(
-            MessageId(Uuid::max()).to_string().parse(),
-            Ok(MessageId(Uuid::max()))
-        );
+        assert_eq!(MessageId(Uuid::max()).to_string().parse(), Ok(MessageId(Uuid::max())));
     }
 
     #[test]
     fn id_text_refuses_what_is_no_id() {
         let good = MessageId(Uuid::from_u128(7)).to_string();
         let overflow = format!("r8{}", &good[2..]);
-        for bad in [
-            "",
-            "r",
-            &good[1..],
-            &good.to_uppercase(),
-            &overflow,
-            &good.replace('7', "u"),
-        ] {
+        for bad in ["", "r", &good[1..], &good.to_uppercase(), &overflow, &good.replace('7', "u")] {
             assert_eq!(bad.parse::<MessageId>(), Err(InvalidMessageId), "{bad}");
         }
     }
 
     #[test]
     fn debug_shows_no_number_and_no_text() {
-        let shown = format!(
-            "{:?} {:?}",
-            MobileNumber::new("+966501234567"),
-            Body::new("secret")
-        );
+        let shown = format!("{:?} {:?}", MobileNumber::new("+966501234567"), Body::new("secret"));
         assert_eq!(shown, "+9665•••67 Body(6 characters)");
     }
 }

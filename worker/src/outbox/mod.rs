@@ -252,29 +252,17 @@ pub trait Outbox: Send + Sync + 'static {
     fn look(&self, look: &Look) -> impl Future<Output = Result<Looked, OutboxError>> + Send;
 
     /// The apps installed for these organizations.
-    fn apps(
-        &self,
-        organizations: &[OrganizationId],
-    ) -> impl Future<Output = Result<Vec<App>, OutboxError>> + Send;
+    fn apps(&self, organizations: &[OrganizationId]) -> impl Future<Output = Result<Vec<App>, OutboxError>> + Send;
 
     /// Takes messages out of the queue, one attempt each; committed durably when it returns. Answers in the order of `claims`.
-    fn claim(
-        &self,
-        claims: &[Claim],
-    ) -> impl Future<Output = Result<Vec<Claimed>, OutboxError>> + Send;
+    fn claim(&self, claims: &[Claim]) -> impl Future<Output = Result<Vec<Claimed>, OutboxError>> + Send;
 
     /// Records how attempts ended. Answers in the order of `outcomes`.
-    fn finish(
-        &self,
-        outcomes: &[Finish],
-    ) -> impl Future<Output = Result<Vec<Finished>, OutboxError>> + Send;
+    fn finish(&self, outcomes: &[Finish]) -> impl Future<Output = Result<Vec<Finished>, OutboxError>> + Send;
 
     /// This worker's live leases: what to give back when the answer of a claim was lost.
     fn leases(&self) -> impl Future<Output = Result<Vec<(MessageId, i16)>, OutboxError>> + Send;
 
     /// Says that this worker lives, and learns which workers do (itself included).
-    fn heartbeat(
-        &self,
-        beat: &Heartbeat,
-    ) -> impl Future<Output = Result<Vec<String>, OutboxError>> + Send;
+    fn heartbeat(&self, beat: &Heartbeat) -> impl Future<Output = Result<Vec<String>, OutboxError>> + Send;
 }

@@ -5,6 +5,8 @@ pub mod app;
 pub mod life;
 mod log;
 #[cfg(test)]
+mod subject;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
