@@ -11,16 +11,14 @@ use crate::refusal::{Refusal, State, Texts};
 /// Makes the entry point of a SQL function: `<name>_wrapper` and its version record.
 macro_rules! sql_function {
     ($symbol:ident, $record:ident, $body:path) => {
-        #[doc(hidden)]
         #[unsafe(no_mangle)]
-        pub extern "C-unwind" fn $record() -> &'static pgrx::pg_sys::Pg_finfo_record {
+        extern "C-unwind" fn $record() -> &'static pgrx::pg_sys::Pg_finfo_record {
             const RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
             &RECORD
         }
 
-        #[doc(hidden)]
         #[unsafe(no_mangle)]
-        pub unsafe extern "C-unwind" fn $symbol(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+        unsafe extern "C-unwind" fn $symbol(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
             // SAFETY: PostgreSQL calls this with a valid call frame, and it is the outermost Rust frame.
             unsafe { $crate::call::run(fcinfo, $body) }
         }

@@ -1,10 +1,11 @@
 //! Ids of this session, and the partitions that they must fall into, remembered until the table changes.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use crate::call::{Call, Reply, sql_function};
 use crate::message_id::{self, Generator, Stretch, Stretches};
 use crate::refusal::{Refusal, State};
 
@@ -139,35 +140,26 @@ pub(crate) fn from_datum(datum: Datum) -> u128 {
     u128::from_be_bytes(unsafe { datum.cast_mut_ptr::<[u8; 16]>().read_unaligned() })
 }
 
-mod text_form {
-    //! Input and output of type `sms_outbox.message_id`.
-
-    use std::ffi::CStr;
-
-    use super::{datum, from_datum, message_id, pg_sys};
-    use crate::call::{Call, Reply, sql_function};
-    use crate::refusal::{Refusal, State};
-    use pgrx::pg_sys::Datum;
-
-    fn message_id_in(call: &Call) -> Reply {
-        let Some(text) = call.datum(0) else { return Ok(None) };
-        // SAFETY: the argument is declared cstring.
-        let text = unsafe { CStr::from_ptr(text.cast_mut_ptr()) }.to_str().unwrap_or_default();
-        let id = message_id::from_text(text).ok_or_else(|| {
-            Refusal::new(State::InvalidText, "invalid input syntax for type sms_outbox.message_id")
-                .with_hint("An id is r and 26 characters of 0-9 a-z without i, l, o and u.")
-        })?;
-        Ok(Some(datum(id)))
-    }
-
-    fn message_id_out(call: &Call) -> Reply {
-        Ok(call.datum(0).map(|id| {
-            let text = message_id::to_text(from_datum(id));
-            // SAFETY: pnstrdup copies the bytes and ends them with a NUL.
-            Datum::from(unsafe { pg_sys::pnstrdup(text.as_ptr().cast(), text.len()) })
-        }))
-    }
-
-    sql_function!(message_id_in_wrapper, pg_finfo_message_id_in_wrapper, message_id_in);
-    sql_function!(message_id_out_wrapper, pg_finfo_message_id_out_wrapper, message_id_out);
+/// Input of type `sms_outbox.message_id`.
+fn message_id_in(call: &Call) -> Reply {
+    let Some(text) = call.datum(0) else { return Ok(None) };
+    // SAFETY: the argument is declared cstring.
+    let text = unsafe { CStr::from_ptr(text.cast_mut_ptr()) }.to_str().unwrap_or_default();
+    let id = message_id::from_text(text).ok_or_else(|| {
+        Refusal::new(State::InvalidText, "invalid input syntax for type sms_outbox.message_id")
+            .with_hint("An id is r and 26 characters of 0-9 a-z without i, l, o and u.")
+    })?;
+    Ok(Some(datum(id)))
 }
+
+/// Its output.
+fn message_id_out(call: &Call) -> Reply {
+    Ok(call.datum(0).map(|id| {
+        let text = message_id::to_text(from_datum(id));
+        // SAFETY: pnstrdup copies the bytes and ends them with a NUL.
+        Datum::from(unsafe { pg_sys::pnstrdup(text.as_ptr().cast(), text.len()) })
+    }))
+}
+
+sql_function!(message_id_in_wrapper, pg_finfo_message_id_in_wrapper, message_id_in);
+sql_function!(message_id_out_wrapper, pg_finfo_message_id_out_wrapper, message_id_out);

@@ -111,7 +111,7 @@ pub extern "C-unwind" fn sms_outbox_launcher_main(_arg: Datum) {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(leave), Datum::null());
     }
-    let Some(board) = board() else { exit() };
+    let Some(board) = board() else { exit(1) };
     board.attach_launcher();
     let mut watched = HashMap::new();
     loop {
@@ -145,10 +145,10 @@ pub(crate) fn prepare_signals() {
     }
 }
 
-/// Ends this process so that the server may start another.
-pub(crate) fn exit() -> ! {
+/// Ends this process. With 1 the server starts the launcher again; a maintainer leaves with 0, which it does not log.
+pub(crate) fn exit(code: c_int) -> ! {
     // SAFETY: runs the exit callbacks and ends.
-    unsafe { pg_sys::proc_exit(1) }
+    unsafe { pg_sys::proc_exit(code) }
 }
 
 /// Waits for the latch or `micros`, and takes whatever the server asks for: ending, barriers, new configuration.

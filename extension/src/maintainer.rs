@@ -39,13 +39,13 @@ const STATEMENT_TIMEOUT: c_int = 3;
 pub extern "C-unwind" fn sms_outbox_maintainer_main(database: Datum) {
     let database = Oid::from_u32(database.value() as u32);
     prepare_signals();
-    let Some(place) = board().and_then(|board| board.find(database)) else { exit() };
+    let Some(place) = board().and_then(|board| board.find(database)) else { exit(0) };
     // SAFETY: the usual order of a background worker.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, Oid::INVALID, 0);
         // Somebody is dropping the database, or another maintainer is here already.
         if place.held_until() > pg_sys::GetCurrentTimestamp() || !place.attach() {
-            exit();
+            exit(0);
         }
         pg_sys::before_shmem_exit(Some(leave), Datum::null());
         set(c"application_name", c"sms_outbox maintainer");
@@ -122,7 +122,7 @@ impl Maintainer {
             Some(Piece::Absent) => {
                 self.place.set_absent(true);
                 self.place.take_wake();
-                exit();
+                exit(0);
             }
             Some(Piece::Done { more: true }) => 0,
             Some(Piece::Done { more: false }) => interval,

@@ -81,7 +81,7 @@ impl Refusal {
         self
     }
 
-    /// Whether the refusal concerns an argument, which a replay by key forgives.
+    /// The refusal in the strings of C.
     pub(crate) fn c_strings(self) -> Texts {
         Texts {
             state: self.state.packed(),

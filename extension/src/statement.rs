@@ -49,7 +49,7 @@ impl Statement {
                 self.types.as_ptr().cast_mut(),
                 pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int,
             );
-            assert!(!plan.is_null(), "SPI_prepare failed: {}", pg_sys::SPI_result);
+            assert!(!plan.is_null(), "SPI_prepare failed");
             assert!(pg_sys::SPI_keepplan(plan) == 0, "SPI_keepplan failed");
             self.plan.store(plan, Ordering::Relaxed);
             plan
