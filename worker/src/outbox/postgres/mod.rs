@@ -1,1 +1,4 @@
-//! To be written.
+//! The queue in PostgreSQL.
+
+pub mod connect;
+pub mod operator;
