@@ -162,9 +162,10 @@ async fn a_lease_cuts_the_time_for_the_answer() {
 /// Connections that the server closes while idle must cost no attempt, and make no second request.
 #[tokio::test]
 async fn idle_connections_that_close_cost_nothing() {
-    let options = Options { idle_timeout: Duration::from_millis(40), ..Options::default() };
+    let options = Options { idle_timeout: Duration::from_millis(150), ..Options::default() };
     let bench = Bench::with(options, ClientOptions::default()).await;
-    for pause in [0, 30, 60, 50, 120, 0] {
+    // Far from the moment of closing itself: a request written then ends unclear, and rightly so.
+    for pause in [0, 400, 0, 400, 0, 0] {
         assert_eq!(bench.send("sandbox", NUMBER).await.status, AttemptStatus::Accepted);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }

@@ -138,6 +138,9 @@ impl Journal {
     }
 
     fn keep<T>(&self, list: &Mutex<VecDeque<T>>, item: T) {
+        if self.remember == 0 {
+            return;
+        }
         let mut list = lock(list);
         if list.len() >= self.remember {
             list.pop_front();

@@ -263,12 +263,17 @@ async fn invalid_requests_are_refused_as_the_provider_would() {
 
 #[tokio::test]
 async fn memory_is_bounded() {
-    let options = Options { remember: 3, ..Options::default() };
-    let bench = Bench::with(options, ClientOptions::default()).await;
-    for _ in 0..5 {
-        bench.send("sandbox", NUMBER).await;
+    for remember in [0, 3] {
+        let path = std::env::temp_dir().join(format!("sms-outbox-journal-{}", uuid::Uuid::new_v4()));
+        let options = Options { remember, journal: Some(path.clone()), ..Options::default() };
+        let bench = Bench::with(options, ClientOptions::default()).await;
+        for _ in 0..5 {
+            bench.send("sandbox", NUMBER).await;
+        }
+        assert_eq!(bench.get("journal").await.as_array().unwrap().len(), remember);
+        assert_eq!(bench.get("requests").await.as_array().unwrap().len(), remember);
+        assert_eq!(bench.counts().await, (5, 5));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 5);
+        std::fs::remove_file(&path).unwrap();
     }
-    assert_eq!(bench.get("journal").await.as_array().unwrap().len(), 3);
-    assert_eq!(bench.get("requests").await.as_array().unwrap().len(), 3);
-    assert_eq!(bench.counts().await, (5, 5));
 }
