@@ -44,6 +44,11 @@ install: ## Build the extension and put it into the PostgreSQL of PG_CONFIG=/pat
 setup: ## Install what is missing: system packages, crates, private PostgreSQL servers
 	@scripts/setup.sh
 	@scripts/servers.sh
+	@scripts/sweep.sh
+
+.PHONY: stop
+stop: ## End what make demo KEEP=1 left running
+	@scripts/sweep.sh all
 
 .PHONY: clean
 clean: ## Remove the builds and the private servers of this checkout

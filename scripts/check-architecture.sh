@@ -19,8 +19,15 @@ forbid() {
     breach "$found" "$rule"
 }
 
+# files NAME...: those of the repository that are named so.
+files() {
+    local name names=()
+    for name in "$@"; do names+=(-o -name "$name"); done
+    find . \( -name target -o -name .git -o -name node_modules \) -prune -o -type f \( "${names[@]:1}" \) -printf '%P\n'
+}
+
 # sources FOLDER [EXCEPT]: the Rust files below it, tests of their own aside.
-sources() { git ls-files --cached --others --exclude-standard "$1" | grep '\.rs$' | grep -vE "/tests\.rs$|${2:-^$}" || true; }
+sources() { files '*.rs' | grep "^$1/" | grep -vE "/tests\.rs$|${2:-^$}" || true; }
 
 mapfile -t worker < <(sources worker/src '^worker/src/outbox/postgres')
 mapfile -t extension < <(sources extension/src)
@@ -37,11 +44,11 @@ forbid 'a provider does not know the queue, the dispatcher or the command' \
 forbid 'the scheduler and the rules of a life are pure: time and randomness are passed in' \
     '\b(Instant|SystemTime|Timestamp|Zoned)::now\b|\bnew_v4\(|\bnow_v7\(|\brand::|\bgetrandom\b|\btokio::(time|spawn|net|fs)|\bstd::(fs|net|env|thread)\b|\.elapsed\(' "${pure[@]}"
 
-long=$(git ls-files --cached --others --exclude-standard '*.rs' '*.sql' '*.sh' '*.py' | grep -vE '(^|/)(snapshots?|install)[./]' \
-    | while read -r file; do [ ! -f "$file" ] || awk -v f="$file" 'END { if (NR > 500) print f ":" NR }' "$file"; done)
+long=$(files '*.rs' '*.sql' '*.sh' '*.py' | grep -vE '(^|/)(snapshots?|install)[./]' \
+    | while read -r file; do awk -v f="$file" 'END { if (NR > 500) print f ":" NR }' "$file"; done)
 [ -z "$long" ] || breach "$long" 'a file has at most 500 lines'
 
-dead=$(git ls-files --cached --others --exclude-standard '*.md' | while read -r page; do
+dead=$(files '*.md' | while read -r page; do
     # shellcheck disable=SC2016 # no expansion is meant
     # Outside code, [text](target): a target without a scheme is a file of this repository.
     { sed '/^```/,/^```/d; s/`[^`]*`//g' "$page" | grep -oE '\]\([^)#: ]+[)#]' || true; } | sed 's/^](//; s/[)#]$//' \

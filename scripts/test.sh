@@ -28,8 +28,10 @@ run_build() {
 run_lint() { check scripts/lint.sh; }
 
 run_unit() {
-    cargo test --locked --no-fail-fast -p sms-outbox || return
-    extension_cargo 18 "$SERVERS/18/bin/pg_config" test --lib
+    local rc=0
+    cargo test --locked --no-fail-fast -p sms-outbox || rc=1
+    extension_cargo 18 "$SERVERS/18/bin/pg_config" test --lib || rc=1
+    return "$rc"
 }
 
 # Most of a black-box test is waiting for other processes: more of them at once than there are cores.
@@ -43,7 +45,7 @@ run_left() { check nothing_left; }
 
 nothing_left() {
     local left
-    left=$(find "$RUN" -mindepth 1 -maxdepth 1; find /proc -mindepth 2 -maxdepth 2 -name cwd -lname "$RUN/*" 2>/dev/null)
+    left=$(find "$RUN" -mindepth 1 -maxdepth 1 ! -exec test -e '{}/kept' \; -print)
     [ -z "$left" ] || { say "error: the tests left behind: $left"; return 1; }
 }
 

@@ -14,7 +14,7 @@ use crate::{Database, Sandbox};
 pub struct Committed {
     /// What `sms_outbox_enqueue` returned.
     pub id: String,
-    /// The number, digits only.
+    /// The number in international form, with or without `+`.
     pub to: String,
     /// The text. To tell acceptances apart, a test gives each message its own number or its own text.
     pub text: String,
@@ -27,7 +27,7 @@ pub struct Standing {
     pub status: String,
     /// How many of its attempts in the ledger were accepted.
     pub accepted: i64,
-    /// Digits only.
+    /// The number.
     pub to: String,
     /// The text.
     pub text: String,
@@ -78,7 +78,7 @@ impl Journals {
         for row in database.admin().query(query, &[]).await? {
             let standing = Standing {
                 status: row.try_get(1)?,
-                to: digits(row.try_get::<_, &str>(2)?),
+                to: row.try_get(2)?,
                 text: row.try_get(3)?,
                 accepted: row.try_get(4)?,
             };
@@ -86,7 +86,7 @@ impl Journals {
         }
         let mut accepted = Vec::new();
         for sandbox in sandboxes {
-            accepted.extend(sandbox.journal().await?);
+            accepted.extend(sandbox.journal()?);
         }
         Ok(Self { committed, database: standings, accepted })
     }
@@ -96,17 +96,17 @@ impl Journals {
         let mut faults = Vec::new();
         let mut balance =
             Balance { committed: self.committed.len(), accepted: self.accepted.len(), ..Balance::default() };
-        let mut sends: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut sends: BTreeMap<(String, &str), usize> = BTreeMap::new();
         for acceptance in &self.accepted {
-            *sends.entry((acceptance.to.as_str(), acceptance.text.as_str())).or_default() += 1;
+            *sends.entry((digits(&acceptance.to), acceptance.body.as_str())).or_default() += 1;
         }
         let mut known = BTreeMap::new();
         for message in &self.committed {
-            let key = (message.to.as_str(), message.text.as_str());
+            let key = (digits(&message.to), message.text.as_str());
+            let sent = sends.get(&key).copied().unwrap_or(0);
             if let Some(other) = known.insert(key, &message.id) {
                 bail!("{} and {other} have the same number and text: the test cannot tell them apart", message.id);
             }
-            let sent = sends.get(&key).copied().unwrap_or(0);
             if sent > 1 {
                 faults.push(format!("{}: the provider accepted it {sent} times", message.id));
             }
@@ -114,7 +114,7 @@ impl Journals {
                 faults.push(format!("{}: committed, but not in the database", message.id));
                 continue;
             };
-            if digits(&standing.to) != message.to || standing.text != message.text {
+            if digits(&standing.to) != digits(&message.to) || standing.text != message.text {
                 faults.push(format!("{}: the database holds another number or text", message.id));
             }
             *balance.by_status.entry(standing.status.clone()).or_default() += 1;
@@ -127,12 +127,9 @@ impl Journals {
         for id in self.database.keys().filter(|id| !committed.contains(id)) {
             faults.push(format!("{id}: in the database, but never committed"));
         }
-        for acceptance in self.accepted.iter().filter(|one| !known.contains_key(&(one.to.as_str(), one.text.as_str())))
-        {
-            faults.push(format!(
-                "the provider accepted {} as {}, which was never committed",
-                acceptance.text, acceptance.id
-            ));
+        for one in self.accepted.iter().filter(|one| !known.contains_key(&(digits(&one.to), one.body.as_str()))) {
+            let (text, id) = (&one.body, &one.provider_message_id);
+            faults.push(format!("the provider accepted '{text}' as {id}, which was never committed"));
         }
         if !faults.is_empty() {
             bail!("the journals disagree:\n{}", faults.join("\n"));
@@ -165,8 +162,15 @@ mod tests {
     fn journals(status: &str, sends: usize) -> Journals {
         let (id, to, text) = ("r1".to_owned(), "966501234567".to_owned(), "one".to_owned());
         let accepted = i64::from(status == "sent");
-        let acceptance =
-            Acceptance { provider: "sandbox".to_owned(), to: to.clone(), text: text.clone(), id: "p1".to_owned() };
+        let acceptance = Acceptance {
+            provider: "sandbox".to_owned(),
+            account: "north".to_owned(),
+            to: to.clone(),
+            sender: None,
+            body: text.clone(),
+            reference: None,
+            provider_message_id: "p1".to_owned(),
+        };
         Journals {
             committed: vec![Committed { id: id.clone(), to: to.clone(), text: text.clone() }],
             database: BTreeMap::from([(id, Standing { status: status.to_owned(), accepted, to, text })]),
@@ -199,6 +203,6 @@ mod tests {
         let mut extra = journals("sent", 1);
         extra.committed.clear();
         assert!(fault(&extra).contains("r1: in the database, but never committed"));
-        assert!(fault(&extra).contains("accepted one as p1, which was never committed"));
+        assert!(fault(&extra).contains("accepted 'one' as p1, which was never committed"));
     }
 }

@@ -73,8 +73,13 @@ pub(crate) fn ended(pid: u32) {
     let _ = tell(&format!("ended {pid}"));
 }
 
-/// Leaves everything that runs running, after the end of this process too; the folder is the caller's to remove.
-pub fn keep() -> Result<&'static Path> {
-    tell("keep")?;
+/// The folder of this test process.
+pub(crate) fn folder() -> Result<&'static Path> {
     Ok(&run()?.folder)
+}
+
+/// Leaves everything that runs running, after the end of this process too, until `make stop`.
+pub fn keep() -> Result<()> {
+    fs::write(run()?.folder.join("kept"), "")?;
+    tell("keep")
 }

@@ -116,7 +116,7 @@ impl Worker {
 /// `sms-outbox SUBCOMMAND` with nothing of this process's environment but the path.
 pub fn command(subcommand: &str) -> Result<Command> {
     let mut command = Command::new(paths::command()?);
-    command.arg(subcommand).env_clear().current_dir("/");
+    command.arg(subcommand).env_clear().current_dir(run::folder()?);
     command.env("PATH", std::env::var_os("PATH").context("PATH is not set")?);
     Ok(command)
 }
