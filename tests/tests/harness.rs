@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use sms_outbox_tests::cluster::processes_in;
+use sms_outbox_tests::cluster::{Options, processes_in};
 use sms_outbox_tests::process::{Process, Signal, signal_process};
 use sms_outbox_tests::{Cluster, Database, Major, Stop, on_majors, run, wait_until};
 
 on_majors! { every: starts_and_leaves_nothing, survives_every_stop }
-on_majors! { ends: feeds_a_standby }
+on_majors! { ends: feeds_a_standby, has_two_systems }
 
 async fn starts_and_leaves_nothing(major: Major) -> Result<()> {
     let cluster = Cluster::options(major).without_preload().start().await?;
@@ -61,6 +61,18 @@ async fn feeds_a_standby(major: Major) -> Result<()> {
     standby.promote().await?;
     copy.sql("UPDATE sold SET pieces = pieces + 1").await?;
     assert_eq!(copy.value::<i32>("SELECT pieces FROM sold", &[]).await?, 8);
+    Ok(())
+}
+
+async fn has_two_systems(major: Major) -> Result<()> {
+    let identifier = async |options: Options| -> Result<i64> {
+        let cluster = options.without_preload().start().await?;
+        let database = Database::open(&cluster, "postgres").await?;
+        database.value("SELECT system_identifier FROM pg_control_system()", &[]).await
+    };
+    let one = identifier(Cluster::options(major)).await?;
+    let other = identifier(Cluster::options(major).other_system()).await?;
+    assert_ne!(one, other);
     Ok(())
 }
 
