@@ -56,7 +56,7 @@ template() {
     [ ! -e "$data/PG_VERSION" ] || [ "$(stat -c %U "$data")" != "$(server_user)" ] || [ "$data" -ot "$SERVERS/$1/wheel.sha256" ] || return 0
     rm -rf "$data"
     mkdir "$data"
-    chown "$(server_user)" "$data"
+    chown "$(server_user):" "$data"
     (cd / && as_server "$SERVERS/$1/bin/initdb" -D "$data" -U postgres -E UTF8 --locale=C.UTF-8 --no-sync \
         --auth-local=trust --auth-host=scram-sha-256) >"$log" 2>&1 \
         || { rm -rf "$data"; die "PostgreSQL $1 does not start here ($(tail -n 1 "$log"); all in $log)"; }
