@@ -32,6 +32,6 @@ COMMENT ON FUNCTION sms_outbox.status_of(sms_outbox.message_id) IS 'Where the me
 CREATE FUNCTION sms_outbox.latency_bucket(took interval) RETURNS smallint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT ceil(2 * log(2, greatest(extract(epoch FROM took) * 1000, 1)))::smallint
+    SELECT ceil(2 / ln(2::double precision) * ln(greatest(date_part('epoch', took) * 1000, 1)))::smallint
 $$;
 COMMENT ON FUNCTION sms_outbox.latency_bucket(interval) IS 'Bucket b of app_tally holds what took at most 2^(b/2) ms.';

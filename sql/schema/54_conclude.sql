@@ -28,20 +28,26 @@ COMMENT ON TYPE sms_outbox.concluded IS 'One attempt that conclude() ended: wher
 
 CREATE FUNCTION sms_outbox.conclude(worker text, outcomes sms_outbox.outcome[]) RETURNS sms_outbox.concluded[]
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET enable_hashjoin = off
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off
     SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
     max_attempts CONSTANT integer := sms_outbox.setting('max_attempts')::integer;
-    ids CONSTANT sms_outbox.message_id[] := ARRAY(SELECT o.id FROM unnest(outcomes) AS o);
+    accepted_before sms_outbox.message_id[];
     concluded sms_outbox.concluded[];
 BEGIN
+    -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Asked apart, and only
+    -- where there was an earlier attempt: inside the statement below it would open every partition at each call.
+    IF EXISTS (SELECT FROM unnest(outcomes) AS o WHERE o.attempt > 1) THEN
+        accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
+                                  WHERE t.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.attempt > 1)) AND t.status = 'accepted');
+    END IF;
     WITH live AS MATERIALIZED (
         -- In order of the id: opposite orders would deadlock. A lease that maintenance takes at this moment is waited for, and is then gone.
         SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
-          FROM sms_outbox.lease AS l JOIN unnest(outcomes) AS o ON o.id = l.id AND o.attempt = l.attempt
-         WHERE l.id = ANY (ids) AND (conclude.worker IS NULL OR l.worker = conclude.worker)
+          FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
+         WHERE conclude.worker IS NULL OR l.worker = conclude.worker
          ORDER BY l.id FOR UPDATE OF l
     ), released AS (
         DELETE FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT v.id FROM live AS v))
@@ -55,8 +61,7 @@ BEGIN
         SELECT c.*,
                CASE
                    WHEN c.status = 'accepted' THEN 'sent'
-                   -- An earlier attempt of this message was accepted after all: nothing of it is tried again.
-                   WHEN c.attempt > 1 AND EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = c.id AND t.status = 'accepted') THEN 'sent'
+                   WHEN c.id = ANY (accepted_before) THEN 'sent'
                    WHEN c.status = 'refused_recipient' THEN 'failed'
                    WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'failed'
                    WHEN c.status = 'unclear' AND (NOT coalesce(c.resend_unclear, false) OR c.spent >= max_attempts) THEN 'dispatch_timeout'
@@ -99,8 +104,7 @@ BEGIN
         INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
         SELECT sms_outbox.day_of(d.id), date_trunc('minute', now()), d.next::sms_outbox.dispatch_status, count(*), d.organization_id
           FROM decided AS d
-         WHERE d.next IN ('failed', 'dispatch_timeout') OR d.status = 'accepted' AND NOT (d.attempt > 1 AND EXISTS (
-                   SELECT FROM sms_outbox.attempt AS t WHERE t.id = d.id AND t.status = 'accepted'))
+         WHERE d.next IN ('failed', 'dispatch_timeout') OR d.status = 'accepted' AND d.id = ANY (accepted_before) IS NOT TRUE
          GROUP BY 1, 3, 5
     ), app_tallied AS (
         INSERT INTO sms_outbox.app_tally (app_id, minute, status, latency_bucket, attempts)

@@ -1,0 +1,160 @@
+//! `sms-outbox status`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use super::app::list::state;
+use super::terminal::{Terminal, age, or_dash, time};
+use super::{Global, session};
+use crate::config::duration;
+use crate::outbox::postgres::operator::apps::{self, App};
+use crate::outbox::postgres::operator::stats::{self, Check, Queue, Waiting, Worker};
+
+/// Show the queue: counts, why what waits waits, apps that are not open, workers, health
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Only this organization
+    #[arg(long, short = 'g', value_name = "ID")]
+    organization: Option<String>,
+    /// Show it again and again, every 2 s or so often as said [500ms to 1h]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s",
+          value_parser = duration(Duration::from_millis(500), Duration::from_secs(3600)))]
+    watch: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    queues: Vec<Queue>,
+    waiting: Vec<Waiting>,
+    apps: Vec<App>,
+    workers: Vec<Worker>,
+    health: Vec<Check>,
+}
+
+pub(super) async fn run(global: &Global, terminal: &Terminal, args: &StatusArgs) -> anyhow::Result<()> {
+    let client = session::open(global, "status").await?;
+    loop {
+        let status = read(&client, args.organization.as_deref()).await?;
+        if args.watch.is_some() {
+            terminal.clear()?;
+        }
+        if terminal.is_json() {
+            terminal.json(&status)?;
+        } else {
+            print(terminal, &status)?;
+        }
+        match args.watch {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn read(client: &Client, organization: Option<&str>) -> anyhow::Result<Status> {
+    Ok(Status {
+        queues: stats::queues(client, organization).await?,
+        waiting: stats::waiting(client, organization).await?,
+        apps: apps::list(client, organization).await?,
+        workers: stats::workers(client).await?,
+        health: stats::health(client).await?,
+    })
+}
+
+fn print(terminal: &Terminal, status: &Status) -> anyhow::Result<()> {
+    queues(terminal, &status.queues)?;
+    if status.apps.is_empty() {
+        terminal.line("\nNo app is installed: sms-outbox app install ORGANIZATION PROVIDER …")?;
+    }
+    waiting(terminal, &status.waiting)?;
+    let closed: Vec<_> = status.apps.iter().filter(|app| app.paused || app.state != "open").collect();
+    if !closed.is_empty() {
+        terminal.line("\nApps that take no messages now")?;
+        let rows = closed.into_iter().map(|app| {
+            vec![
+                app.app_id.to_string(),
+                app.organization_id.clone(),
+                app.provider_slug.clone(),
+                app.name.clone(),
+                state(app),
+            ]
+        });
+        terminal.table(&["app", "organization", "provider", "name", "state"], rows.collect())?;
+    }
+    workers(terminal, &status.workers)?;
+    let unwell: Vec<_> = status.health.iter().filter(|check| check.status != "ok").collect();
+    if !unwell.is_empty() {
+        terminal.line("\nHealth (sms-outbox doctor tells the cures)")?;
+        let rows =
+            unwell.into_iter().map(|check| vec![check.status.clone(), check.check.clone(), check.detail.clone()]);
+        terminal.table(&["status", "check", "detail"], rows.collect())?;
+    }
+    Ok(())
+}
+
+fn queues(terminal: &Terminal, queues: &[Queue]) -> anyhow::Result<()> {
+    if queues.is_empty() {
+        return terminal
+            .line("No messages; enqueue one: sms-outbox enqueue --organization ID --mobile NUMBER --message TEXT");
+    }
+    let headings = [
+        "organization",
+        "pending",
+        "oldest",
+        "sending",
+        "sent",
+        "failed",
+        "timeout",
+        "canceled",
+        "expired",
+        "sent 1h",
+        "failed 1h",
+    ];
+    let rows = queues.iter().map(|q| {
+        vec![
+            q.organization_id.clone(),
+            q.pending.to_string(),
+            or_dash(q.oldest_pending_age.map(age)),
+            q.sending.to_string(),
+            q.sent.to_string(),
+            q.failed.to_string(),
+            q.dispatch_timeout.to_string(),
+            q.canceled.to_string(),
+            q.expired.to_string(),
+            q.sent_last_hour.to_string(),
+            q.failed_last_hour.to_string(),
+        ]
+    });
+    terminal.table(&headings, rows.collect())
+}
+
+fn waiting(terminal: &Terminal, waiting: &[Waiting]) -> anyhow::Result<()> {
+    if waiting.is_empty() {
+        return terminal.line("\nNo message waits.");
+    }
+    terminal.line("\nWhy messages wait")?;
+    let rows = waiting.iter().map(|group| {
+        let (oldest, reason) = (or_dash(group.oldest_age.map(age)), or_dash(group.waits_for.as_deref()));
+        vec![group.organization_id.clone(), group.messages.to_string(), oldest, reason]
+    });
+    terminal.table(&["organization", "messages", "oldest", "waits for"], rows.collect())?;
+    if waiting.iter().any(Waiting::is_held) {
+        terminal.note("held messages were queued on another server: see sms-outbox release-held --help");
+    }
+    Ok(())
+}
+
+fn workers(terminal: &Terminal, workers: &[Worker]) -> anyhow::Result<()> {
+    if workers.is_empty() {
+        return terminal.line("\nNo worker is alive; start one: sms-outbox worker");
+    }
+    terminal.line("\nWorkers")?;
+    let rows = workers.iter().map(|w| {
+        let counts = [w.in_flight, w.claimed, w.sent, w.failed].map(|number| number.to_string());
+        [vec![w.name.clone(), w.version.clone(), w.host.clone(), time(w.heartbeat)], counts.to_vec()].concat()
+    });
+    terminal
+        .table(&["worker", "version", "host", "heartbeat", "in flight", "claimed", "sent", "failed"], rows.collect())
+}
