@@ -1,0 +1,470 @@
+//! The rules of a message's life as pure code: no clock, no random source, no input or output. The same rules stand
+//! in SQL (`claim`, `finish`, `run_maintenance`, `cancel`, `retry`); the conformance suite holds the two together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::app::AppRow;
+use crate::message::{AppId, AttemptStatus, DispatchStatus, MessageId};
+use crate::outbox::{AppState, OrganizationId, Xid};
+
+/// Settings that decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// Counted attempts after which a message is given up.
+    pub max_attempts: u16,
+    /// How long one attempt may take.
+    pub lease_timeout: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_attempts: 10,
+            lease_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The time-limited right to finish one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseRow {
+    /// Number of the attempt.
+    pub attempt: i16,
+    /// The app that makes it.
+    pub app: AppId,
+    /// The worker that holds it.
+    pub worker: Arc<str>,
+    /// When it is over.
+    pub expires_at: Duration,
+}
+
+/// The one place where a message is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Waits and is due, in the log under this transaction.
+    Ready(Xid),
+    /// Waits until then.
+    Scheduled(Duration),
+    /// Is being attempted.
+    Leased(LeaseRow),
+    /// Ended without an accepted attempt, and why.
+    Ended(DispatchStatus, &'static str),
+    /// An attempt was accepted.
+    Accepted,
+}
+
+/// One line of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttemptRow {
+    /// The app that made it.
+    pub app: Option<AppId>,
+    /// How it ended.
+    pub status: AttemptStatus,
+    /// Who made it.
+    pub worker: Arc<str>,
+    /// The provider's code, or ours.
+    pub error_code: Option<String>,
+}
+
+/// What the rules know of a message; its payload is of no concern to them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MessageRow {
+    /// Its tenant.
+    pub organization: OrganizationId,
+    /// Provider slug that alone may send it.
+    pub pinned: Option<Arc<str>>,
+    /// 0 urgent, 1 normal, 2 bulk.
+    pub priority: u8,
+    /// Not sent after this.
+    pub valid_until: Option<Duration>,
+    /// Where it is.
+    pub place: Place,
+    /// Ledger number of its last attempt.
+    pub last_attempt: i16,
+    /// Counted attempts.
+    pub tries: u16,
+    /// Apps that refused it for good.
+    pub refused_by: BTreeSet<AppId>,
+    /// Apps that failed in this round.
+    pub avoid: BTreeSet<AppId>,
+    /// The ledger, by number.
+    pub attempts: BTreeMap<i16, AttemptRow>,
+}
+
+impl MessageRow {
+    /// Derived, with the precedence accepted attempt, end, lease, waiting.
+    pub fn status(&self) -> DispatchStatus {
+        if self.has_accepted_attempt() {
+            return DispatchStatus::Sent;
+        }
+        match self.place {
+            Place::Ready(_) | Place::Scheduled(_) => DispatchStatus::Pending,
+            Place::Leased(_) => DispatchStatus::Sending,
+            Place::Ended(status, _) => status,
+            Place::Accepted => DispatchStatus::Sent,
+        }
+    }
+
+    fn has_accepted_attempt(&self) -> bool {
+        self.attempts
+            .values()
+            .any(|attempt| attempt.status == AttemptStatus::Accepted)
+    }
+
+    fn is_past(&self, now: Duration) -> bool {
+        self.valid_until.is_some_and(|end| end <= now)
+    }
+}
+
+/// What a claim of one message came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimResult {
+    /// Leased under this attempt number.
+    Leased(i16),
+    /// Waits no longer.
+    Gone,
+    /// The app may not be used now, or not for this message.
+    AppUnavailable,
+    /// No app matches: ended.
+    Failed,
+}
+
+/// How an attempt ended, as far as it decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending<'a> {
+    /// The class.
+    pub status: AttemptStatus,
+    /// The provider's code, or ours.
+    pub error_code: Option<&'a str>,
+    /// How long the provider asks us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// 2 s doubled with each counted attempt, at most ten minutes, of which `jitter` (0..1) takes away up to a half.
+pub fn backoff(tries: u16, jitter: f64) -> Duration {
+    let full = Duration::from_secs((2_u64 << tries.saturating_sub(1).min(9)).min(600));
+    full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+/// The whole queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// Settings.
+    pub rules: Rules,
+    /// Every message.
+    pub messages: BTreeMap<MessageId, MessageRow>,
+    /// Every installed app.
+    pub apps: BTreeMap<AppId, AppRow>,
+    /// Organizations paused by an operator.
+    pub paused: BTreeSet<OrganizationId>,
+    pub(super) last_xid: Xid,
+    pub(super) running: BTreeSet<Xid>,
+}
+
+impl State {
+    fn app_state(&self, now: Duration, app: &AppRow) -> AppState {
+        app.state(now, self.paused.contains(&app.organization))
+    }
+
+    /// Installed apps that may ever send this message.
+    fn matching<'a>(
+        &'a self,
+        message: &'a MessageRow,
+    ) -> impl Iterator<Item = (&'a AppId, &'a AppRow)> {
+        self.apps.iter().filter(|(id, app)| {
+            app.organization == message.organization
+                && app.matches(message.pinned.as_ref())
+                && !message.refused_by.contains(id)
+        })
+    }
+
+    /// Takes one message out of the queue for one attempt.
+    pub fn claim(
+        &mut self,
+        now: Duration,
+        worker: &Arc<str>,
+        id: MessageId,
+        app_id: Option<AppId>,
+    ) -> ClaimResult {
+        let Some(message) = self.messages.get(&id) else {
+            return ClaimResult::Gone;
+        };
+        let waits = matches!(message.place, Place::Ready(xid) if !self.running.contains(&xid));
+        if !waits || message.is_past(now) {
+            return ClaimResult::Gone;
+        }
+        let Some(app_id) = app_id else {
+            if self.matching(message).next().is_some() {
+                return ClaimResult::AppUnavailable;
+            }
+            self.end(id, DispatchStatus::Failed, "no_app");
+            return ClaimResult::Failed;
+        };
+        let usable = self.matching(message).any(|(candidate, app)| {
+            *candidate == app_id
+                && matches!(self.app_state(now, app), AppState::Open | AppState::Probe)
+        });
+        if !usable {
+            return ClaimResult::AppUnavailable;
+        }
+        if let Some(app) = self.apps.get_mut(&app_id) {
+            app.claimed(now);
+        }
+        let expires_at = now + self.rules.lease_timeout;
+        let Some(message) = self.messages.get_mut(&id) else {
+            return ClaimResult::Gone;
+        };
+        let attempt = message.last_attempt + 1;
+        message.last_attempt = attempt;
+        message.place = Place::Leased(LeaseRow {
+            attempt,
+            app: app_id,
+            worker: Arc::clone(worker),
+            expires_at,
+        });
+        ClaimResult::Leased(attempt)
+    }
+
+    /// Records how one attempt ended. True if this call did it.
+    pub fn finish(
+        &mut self,
+        now: Duration,
+        worker: &Arc<str>,
+        id: MessageId,
+        attempt: i16,
+        ending: &Ending<'_>,
+        jitter: f64,
+    ) -> bool {
+        let Some(message) = self.messages.get(&id) else {
+            return false;
+        };
+        match &message.place {
+            Place::Leased(lease) if lease.attempt == attempt && lease.worker == *worker => {
+                let lease = lease.clone();
+                self.settle(now, id, &lease, ending, jitter);
+                true
+            }
+            _ => self.finish_late(worker, id, attempt, ending),
+        }
+    }
+
+    /// The lease is live: the outcome moves the message.
+    fn settle(
+        &mut self,
+        now: Duration,
+        id: MessageId,
+        lease: &LeaseRow,
+        ending: &Ending<'_>,
+        jitter: f64,
+    ) {
+        if let Some(app) = self.apps.get_mut(&lease.app) {
+            app.observe(now, ending.status, ending.retry_after);
+        }
+        let Some(message) = self.messages.get_mut(&id) else {
+            return;
+        };
+        message.attempts.insert(
+            lease.attempt,
+            AttemptRow {
+                app: Some(lease.app),
+                status: ending.status,
+                worker: Arc::clone(&lease.worker),
+                error_code: ending.error_code.map(str::to_owned),
+            },
+        );
+        // Accepted by this attempt, or by an earlier one whose answer came late: there is nothing left to try.
+        if message.has_accepted_attempt() {
+            message.place = Place::Accepted;
+            return;
+        }
+        let resend = self
+            .apps
+            .get(&lease.app)
+            .is_some_and(|app| app.resend_unclear);
+        match ending.status {
+            AttemptStatus::Accepted => message.place = Place::Accepted,
+            AttemptStatus::RefusedRecipient => self.end(id, DispatchStatus::Failed, "refused"),
+            AttemptStatus::RefusedContent => {
+                message.refused_by.insert(lease.app);
+                let spent = self.count_try(id);
+                let app_left = self
+                    .messages
+                    .get(&id)
+                    .is_some_and(|row| self.matching(row).next().is_some());
+                match (app_left, spent) {
+                    (false, _) => self.end(id, DispatchStatus::Failed, "refused"),
+                    (true, true) => self.end(id, DispatchStatus::Failed, "attempts_spent"),
+                    (true, false) => self.requeue(id),
+                }
+            }
+            AttemptStatus::NotSent => {
+                message.avoid.insert(lease.app);
+                if self.count_try(id) {
+                    self.end(id, DispatchStatus::Failed, "attempts_spent");
+                } else if self.has_other_app(now, id) {
+                    self.requeue(id);
+                } else {
+                    self.back_off(now, id, jitter);
+                }
+            }
+            AttemptStatus::RefusedAccount | AttemptStatus::Throttled => self.requeue(id),
+            AttemptStatus::Unclear if !resend => {
+                self.end(id, DispatchStatus::DispatchTimeout, "unclear")
+            }
+            AttemptStatus::Unclear => {
+                if self.count_try(id) {
+                    self.end(id, DispatchStatus::DispatchTimeout, "attempts_spent");
+                } else {
+                    self.back_off(now, id, jitter);
+                }
+            }
+        }
+    }
+
+    /// The lease is not live: only what was unknown can still become known.
+    fn finish_late(
+        &mut self,
+        worker: &Arc<str>,
+        id: MessageId,
+        attempt: i16,
+        ending: &Ending<'_>,
+    ) -> bool {
+        let Some(message) = self.messages.get_mut(&id) else {
+            return false;
+        };
+        let accepted = ending.status == AttemptStatus::Accepted;
+        let error_code = ending.error_code.map(str::to_owned);
+        match message.attempts.get_mut(&attempt) {
+            Some(row) => {
+                let was_unknown = row.status == AttemptStatus::Unclear && row.worker == *worker;
+                if !was_unknown || ending.status == AttemptStatus::Unclear {
+                    return false;
+                }
+                row.status = ending.status;
+                row.error_code = error_code;
+                if let Place::Ended(DispatchStatus::DispatchTimeout, _) = message.place {
+                    message.place = Place::Ended(DispatchStatus::Failed, "refused");
+                }
+            }
+            // Its claim is lost (asynchronous promotion). A number that another lease holds now stays that lease's.
+            None => {
+                let taken =
+                    matches!(&message.place, Place::Leased(lease) if lease.attempt == attempt);
+                if !accepted || taken {
+                    return false;
+                }
+                let row = AttemptRow {
+                    app: None,
+                    status: ending.status,
+                    worker: Arc::clone(worker),
+                    error_code,
+                };
+                message.attempts.insert(attempt, row);
+                message.last_attempt = message.last_attempt.max(attempt);
+            }
+        }
+        // A later live lease stays: bytes may be on their way, and both are shown.
+        if accepted && !matches!(message.place, Place::Leased(_)) {
+            message.place = Place::Accepted;
+        }
+        true
+    }
+
+    /// Takes a waiting message back. False if it does not wait.
+    pub fn cancel(&mut self, id: MessageId) -> bool {
+        let waits = self
+            .messages
+            .get(&id)
+            .is_some_and(|message| matches!(message.place, Place::Ready(_) | Place::Scheduled(_)));
+        if waits {
+            self.end(id, DispatchStatus::Canceled, "canceled");
+        }
+        waits
+    }
+
+    /// Queues an ended message anew. False if it has not ended.
+    pub fn retry(&mut self, now: Duration, id: MessageId) -> bool {
+        let Some(message) = self.messages.get_mut(&id) else {
+            return false;
+        };
+        if !matches!(message.place, Place::Ended(..)) {
+            return false;
+        }
+        message.tries = 0;
+        message.refused_by.clear();
+        message.avoid.clear();
+        if message.is_past(now) {
+            message.valid_until = None;
+        }
+        self.requeue(id);
+        true
+    }
+
+    /// Ends leases past their time, queues what is due, expires what is past its validity.
+    pub fn run_maintenance(&mut self, now: Duration, jitter: f64) {
+        let ids: Vec<MessageId> = self.messages.keys().copied().collect();
+        for id in ids {
+            let Some(message) = self.messages.get(&id) else {
+                continue;
+            };
+            let past = message.is_past(now);
+            match &message.place {
+                Place::Leased(lease) if lease.expires_at <= now => {
+                    let lease = lease.clone();
+                    let ending = Ending {
+                        status: AttemptStatus::Unclear,
+                        error_code: Some("lease_expired"),
+                        retry_after: None,
+                    };
+                    self.settle(now, id, &lease, &ending, jitter);
+                }
+                Place::Ready(xid) if past && !self.running.contains(xid) => {
+                    self.end(id, DispatchStatus::Expired, "valid_until");
+                }
+                Place::Scheduled(_) if past => self.end(id, DispatchStatus::Expired, "valid_until"),
+                Place::Scheduled(due_at) if *due_at <= now => self.requeue(id),
+                _ => {}
+            }
+        }
+    }
+
+    /// Counts an attempt; true when it was the last one allowed.
+    fn count_try(&mut self, id: MessageId) -> bool {
+        let most = self.rules.max_attempts;
+        self.messages.get_mut(&id).is_none_or(|message| {
+            message.tries += 1;
+            message.tries >= most
+        })
+    }
+
+    /// Whether an app that has not failed in this round may be used at once.
+    fn has_other_app(&self, now: Duration, id: MessageId) -> bool {
+        self.messages.get(&id).is_some_and(|message| {
+            self.matching(message).any(|(app_id, app)| {
+                !message.avoid.contains(app_id) && self.app_state(now, app) == AppState::Open
+            })
+        })
+    }
+
+    fn requeue(&mut self, id: MessageId) {
+        let xid = self.next_xid();
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.place = Place::Ready(xid);
+        }
+    }
+
+    fn back_off(&mut self, now: Duration, id: MessageId, jitter: f64) {
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.avoid.clear();
+            message.place = Place::Scheduled(now + backoff(message.tries, jitter));
+        }
+    }
+
+    fn end(&mut self, id: MessageId, status: DispatchStatus, reason: &'static str) {
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.place = Place::Ended(status, reason);
+        }
+    }
+}
