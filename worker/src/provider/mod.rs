@@ -111,6 +111,11 @@ pub trait Provider: Send + Sync {
     /// Its name for people.
     fn name(&self) -> &'static str;
 
+    /// Where its requests go when the configuration names no other address; `None` where it always does.
+    fn own_address(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The fields of its configuration.
     fn fields(&self) -> &'static [Field];
 
