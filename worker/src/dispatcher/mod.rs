@@ -49,7 +49,7 @@ struct Ended {
 
 /// How the dispatcher is run.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Options {
     /// Most attempts in flight; one that ended counts until it is recorded.
     pub concurrency: usize,
     /// Longest pause between two looks.
@@ -78,7 +78,7 @@ pub struct Dispatcher<O, D> {
     outbox: Arc<O>,
     deliver: Arc<D>,
     scheduler: Scheduler,
-    limits: Limits,
+    options: Options,
     signals: Signals,
     started: Instant,
     in_flight: HashMap<Token, AppId>,
@@ -92,15 +92,15 @@ pub struct Dispatcher<O, D> {
 
 impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
     /// A dispatcher; the finisher that records its outcomes runs from now on.
-    pub fn new(outbox: Arc<O>, deliver: Arc<D>, scheduler: Scheduler, limits: Limits, signals: Signals) -> Self {
-        let (ended, unrecorded) = mpsc::channel(limits.concurrency.max(1));
-        let (report, recorded) = mpsc::channel(limits.concurrency.max(1));
+    pub fn new(outbox: Arc<O>, deliver: Arc<D>, scheduler: Scheduler, options: Options, signals: Signals) -> Self {
+        let (ended, unrecorded) = mpsc::channel(options.concurrency.max(1));
+        let (report, recorded) = mpsc::channel(options.concurrency.max(1));
         tokio::spawn(finisher::run(outbox.clone(), unrecorded, report, signals.counters.clone()));
         Self {
             outbox,
             deliver,
             scheduler,
-            limits,
+            options,
             signals,
             started: Instant::now(),
             in_flight: HashMap::new(),
@@ -131,7 +131,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         tracing::info!(in_flight = self.in_flight.len(), "stopping: claiming nothing more");
         tokio::select! {
             () = self.drain() => {}
-            () = tokio::time::sleep(self.limits.drain_timeout) => {}
+            () = tokio::time::sleep(self.options.drain_timeout) => {}
             () = abort.cancelled() => {}
         }
         self.in_flight.len()
@@ -173,8 +173,8 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         if self.now() >= self.next_look {
             let look = self.scheduler.next_look(self.now());
             let looked = self.outbox.look(&look).await?;
-            more = self.scheduler.observe(self.now(), &look, looked);
-            self.next_look = if more { self.now() } else { self.now() + self.limits.poll_interval };
+            more = self.scheduler.observe(self.now(), &look, &looked);
+            self.next_look = if more { self.now() } else { self.now() + self.options.poll_interval };
         }
         let unknown = self.scheduler.organizations_needing_apps(self.now());
         if !unknown.is_empty() {
@@ -186,7 +186,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
 
     /// Claims what the scheduler picks, and begins the attempts.
     async fn claim(&mut self) -> Result<bool, OutboxError> {
-        let free = self.limits.concurrency.saturating_sub(self.in_flight.len()).min(LARGEST_CLAIM);
+        let free = self.options.concurrency.saturating_sub(self.in_flight.len()).min(LARGEST_CLAIM);
         let claims = self.scheduler.plan(self.now(), free);
         if claims.is_empty() {
             return Ok(false);

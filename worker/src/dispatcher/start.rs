@@ -1,7 +1,7 @@
 //! Puts a worker together from its settings, and runs it until it is told to stop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
@@ -9,16 +9,25 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::heart::{self, Counters};
-use super::{Dispatcher, Limits, Signals};
+use super::{Deliver, Dispatcher, Options, Signals};
 use crate::config::WorkerSettings;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, DeliveryOptions};
 use crate::notifier;
 use crate::outbox::postgres::PostgresOutbox;
 use crate::outbox::postgres::connect::{self, Target};
-use crate::scheduler::Scheduler;
+use crate::outbox::{Lease, Outcome};
+use crate::provider::Registry;
+use crate::provider::http::{Client, ClientOptions};
+use crate::scheduler::{Limits, Scheduler};
 
 /// Time that a lease must have beyond the longest request: to claim, to wait for the outcome's turn, and to record it.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+impl Deliver for Delivery {
+    async fn deliver(&self, lease: &Lease, claimed: Instant) -> Outcome {
+        Self::deliver(self, lease, claimed).await
+    }
+}
 
 /// Runs a worker: until `shutdown` (drain, then end) or `abort` (end now).
 pub async fn run(settings: WorkerSettings, shutdown: CancellationToken, abort: CancellationToken) -> anyhow::Result<()> {
@@ -46,13 +55,15 @@ pub async fn run(settings: WorkerSettings, shutdown: CancellationToken, abort: C
     let ear = settings.listen.then(|| tokio::spawn(notifier::run((*outbox).clone(), wake.clone())));
 
     let signals = Signals { wake, workers, shutdown, abort, counters };
-    let limits = Limits {
+    let options = Options {
         concurrency: settings.concurrency,
         poll_interval: settings.poll_interval,
         drain_timeout: settings.drain_timeout,
     };
-    let delivery = Arc::new(Delivery::new(settings.http_timeout, settings.connect_timeout)?);
-    let dispatcher = Dispatcher::new(outbox.clone(), delivery, Scheduler::new(&worker), limits, signals);
+    let client = Client::new(ClientOptions { connect_timeout: settings.connect_timeout, ..ClientOptions::default() })?;
+    let delivery = Arc::new(Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout }));
+    let scheduler = Scheduler::new(&*worker, Limits::default());
+    let dispatcher = Dispatcher::new(outbox.clone(), delivery, scheduler, options, signals);
     tracing::info!(worker, database = %outbox.target(), concurrency = settings.concurrency, listen = settings.listen, "worker ready");
     let left = dispatcher.run().await;
 

@@ -1,0 +1,244 @@
+//! How far the log of each priority has been read, and which transactions were passed while they were running.
+//!
+//! Transaction ids are given out in one order and commit in another. So nothing is passed in silence: whatever a
+//! place moves past while a snapshot calls it running is remembered, and read by its exact id once it has ended.
+//! Rows of a transaction below the snapshot's `xmax` that is not running are visible to that very statement.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::message::PRIORITIES;
+use crate::outbox::{Mark, Range, Snapshot, Xid};
+
+/// Most exact reads in one look.
+const MOST_EXACT_READS: usize = 256;
+
+/// What is known of a transaction that was running when it was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Nothing since. Most end within milliseconds, so the next look asks for it on the chance.
+    Untried,
+    /// It was running still: not asked for again until a snapshot shows its end.
+    Running,
+    /// It has ended, and its rows are to be read.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    /// Its last row that was read.
+    read: Uuid,
+    known: Known,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Log {
+    mark: Mark,
+    late: BTreeMap<Xid, Late>,
+}
+
+/// The places of one worker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Marks {
+    logs: [Log; PRIORITIES],
+    /// Forgets late transactions: only to prove that the tests notice.
+    #[cfg(test)]
+    pub(super) forgetful: bool,
+}
+
+impl Marks {
+    /// How far this priority has been read.
+    pub(super) fn of(&self, priority: u8) -> Mark {
+        self.logs.get(usize::from(priority)).map_or_else(Mark::default, |log| log.mark)
+    }
+
+    /// Remembered transactions, over all priorities.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.logs.iter().map(|log| log.late.len()).sum()
+    }
+
+    /// Whether a remembered transaction is known to have ended, and its rows wait to be read.
+    pub(super) fn has_ended_late(&self) -> bool {
+        self.logs.iter().any(|log| log.late.values().any(|late| late.known == Known::Ended))
+    }
+
+    /// What to read next, urgent first. While more has to be read exactly than fits one look, the marks stand
+    /// still: so the memory of late transactions cannot grow faster than it is worked off.
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        let exact: Vec<Range> = (0..).zip(&self.logs).flat_map(|(priority, log)| exact(priority, log)).collect();
+        if exact.len() > MOST_EXACT_READS {
+            return exact.into_iter().take(MOST_EXACT_READS).collect();
+        }
+        let follow = |(priority, log): (u8, &Log)| Range { priority, after: log.mark, before: None };
+        (0..).zip(&self.logs).map(follow).chain(exact).collect()
+    }
+
+    /// Takes in what became of one range of a look: `last` is its last row where the page was full.
+    pub(super) fn observe(&mut self, range: &Range, last: Option<Mark>, snapshot: &Snapshot) {
+        if range.before.is_some() {
+            self.observe_exact(range, last, snapshot);
+            return;
+        }
+        let reached = reached(range.after, last, snapshot);
+        self.pass(range.priority, range.after, reached, snapshot);
+        if let Some(log) = self.logs.get_mut(usize::from(range.priority)) {
+            log.mark = log.mark.max(reached);
+        }
+    }
+
+    /// A place moves from `from` to `to` by a look with this snapshot: what runs in between may commit behind it.
+    pub(super) fn pass(&mut self, priority: u8, from: Mark, to: Mark, snapshot: &Snapshot) {
+        let Some(log) = self.logs.get_mut(usize::from(priority)) else { return };
+        #[cfg(test)]
+        if self.forgetful {
+            return;
+        }
+        let start = snapshot.in_progress.partition_point(|xid| *xid < from.xid);
+        let passed = snapshot.in_progress.iter().skip(start).take_while(|xid| **xid < to.xid);
+        for xid in passed {
+            let untried = Late { read: Uuid::nil(), known: Known::Untried };
+            let late = log.late.entry(*xid).or_insert(untried);
+            // Read from its beginning, whatever was read of it before: this snapshot is older, and saw less.
+            if !late.read.is_nil() {
+                *late = untried;
+            }
+        }
+    }
+
+    /// Notes which remembered transactions this snapshot shows as ended. Called before the ranges are observed.
+    pub(super) fn note_ended(&mut self, snapshot: &Snapshot) {
+        for log in &mut self.logs {
+            for (xid, late) in log.late.range_mut(..snapshot.xmax) {
+                if has_ended(*xid, snapshot) {
+                    late.known = Known::Ended;
+                }
+            }
+        }
+    }
+
+    /// By the exact read's own snapshot: an older one than that which showed the end may not see the rows yet.
+    fn observe_exact(&mut self, range: &Range, last: Option<Mark>, snapshot: &Snapshot) {
+        let xid = range.after.xid;
+        let Some(log) = self.logs.get_mut(usize::from(range.priority)) else { return };
+        match (last, log.late.get_mut(&xid)) {
+            (Some(last), Some(late)) => late.read = late.read.max(last.id),
+            (None, Some(_)) if has_ended(xid, snapshot) => {
+                log.late.remove(&xid);
+            }
+            (None, Some(late)) => late.known = Known::Running,
+            (_, None) => {}
+        }
+    }
+}
+
+/// Where a range that follows the log has got to.
+pub(super) fn reached(after: Mark, last: Option<Mark>, snapshot: &Snapshot) -> Mark {
+    let end = last.unwrap_or(Mark { xid: snapshot.xmax, id: Uuid::nil() });
+    // An older snapshot than the one before (another server behind a pooler) has read nothing new.
+    end.max(after)
+}
+
+fn has_ended(xid: Xid, snapshot: &Snapshot) -> bool {
+    xid < snapshot.xmax && snapshot.in_progress.binary_search(&xid).is_err()
+}
+
+fn exact(priority: u8, log: &Log) -> impl Iterator<Item = Range> {
+    log.late.iter().filter(|(_, late)| late.known != Known::Running).map(move |(xid, late)| Range {
+        priority,
+        after: Mark { xid: *xid, id: late.read },
+        before: Some(*xid + 1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(xmax: Xid, in_progress: &[Xid]) -> Snapshot {
+        Snapshot { xmax, in_progress: in_progress.to_vec() }
+    }
+
+    fn at(xid: Xid, id: u128) -> Mark {
+        Mark { xid, id: Uuid::from_u128(id) }
+    }
+
+    /// One look in which the log of priority 1 ends at `last` (a full page) or is exhausted.
+    fn look(marks: &mut Marks, last: Option<Mark>, snapshot: &Snapshot) {
+        let ranges = marks.ranges();
+        marks.note_ended(snapshot);
+        for range in ranges {
+            let follows = range.priority == 1 && range.before.is_none();
+            marks.observe(&range, last.filter(|_| follows), snapshot);
+        }
+    }
+
+    fn exact_reads(marks: &Marks) -> Vec<(u8, Xid)> {
+        let exact = marks.ranges().into_iter().filter(|range| range.before.is_some());
+        exact.map(|range| (range.priority, range.after.xid)).collect()
+    }
+
+    #[test]
+    fn what_was_running_is_read_once_by_exact_id_and_then_forgotten() {
+        let mut marks = Marks::default();
+        look(&mut marks, None, &snapshot(10, &[4, 7]));
+        assert_eq!(marks.of(1), at(10, 0));
+        assert_eq!(exact_reads(&marks), [(0, 4), (0, 7), (1, 4), (1, 7), (2, 4), (2, 7)]);
+        // Still running: not asked again until a snapshot shows its end.
+        look(&mut marks, None, &snapshot(12, &[4, 11]));
+        assert_eq!(exact_reads(&marks), [(0, 11), (1, 11), (2, 11)]);
+        look(&mut marks, None, &snapshot(13, &[4]));
+        assert_eq!((exact_reads(&marks).len(), marks.remembered()), (0, 3));
+        look(&mut marks, None, &snapshot(14, &[]));
+        assert!(marks.has_ended_late());
+        look(&mut marks, None, &snapshot(14, &[]));
+        assert_eq!(marks.remembered(), 0);
+    }
+
+    #[test]
+    fn a_full_page_passes_only_what_lies_below_its_last_row() {
+        let mut marks = Marks::default();
+        look(&mut marks, Some(at(6, 99)), &snapshot(10, &[4, 7]));
+        assert_eq!(marks.of(1), at(6, 99));
+        assert_eq!(exact_reads(&marks), [(0, 4), (0, 7), (1, 4), (2, 4), (2, 7)]);
+        look(&mut marks, None, &snapshot(10, &[7]));
+        assert!(exact_reads(&marks).contains(&(1, 7)));
+    }
+
+    #[test]
+    fn an_older_snapshot_moves_no_mark_back_and_forgets_nothing() {
+        let mut marks = Marks::default();
+        look(&mut marks, None, &snapshot(20, &[15]));
+        look(&mut marks, None, &snapshot(12, &[5]));
+        assert_eq!(marks.of(1), at(20, 0));
+        // 15 is beyond the older snapshot: that it is not called running proves nothing.
+        assert_eq!(marks.remembered(), 3);
+        look(&mut marks, None, &snapshot(21, &[]));
+        assert!(marks.has_ended_late());
+        look(&mut marks, None, &snapshot(21, &[]));
+        assert_eq!(marks.remembered(), 0);
+    }
+
+    #[test]
+    fn a_mark_within_a_transaction_that_an_older_snapshot_calls_running_remembers_it() {
+        let mut marks = Marks::default();
+        look(&mut marks, Some(at(6, 50)), &snapshot(10, &[]));
+        look(&mut marks, None, &snapshot(10, &[6]));
+        assert!(exact_reads(&marks).contains(&(1, 6)));
+    }
+
+    #[test]
+    fn while_many_have_ended_the_marks_stand_still() {
+        let mut marks = Marks::default();
+        let running: Vec<Xid> = (1..=500).collect();
+        look(&mut marks, None, &snapshot(501, &running));
+        let mut looks = 0;
+        while marks.remembered() > 0 {
+            assert!(marks.ranges().len() <= MOST_EXACT_READS + PRIORITIES);
+            look(&mut marks, None, &snapshot(600, &[]));
+            looks += 1;
+            assert!(looks < 10);
+        }
+    }
+}
