@@ -1,1 +1,46 @@
-//! x
+//! Binds sms_outbox to PostgreSQL: what only code inside the server can do. A fast checked enqueue, a wake-up that
+//! costs the committing application nothing, and a background worker for time-outs and retention.
+//!
+//! What the queue guarantees lives in `sql/`. There also stand the declarations of the functions below
+//! (`sql/schema/20_extension_functions.sql`) and the statements that they run (`sql/statements/`).
+#![allow(unsafe_code, reason = "binds PostgreSQL, whose interface is C")]
+
+use pgrx::pg_sys;
+
+mod arguments;
+mod board;
+mod call;
+mod datetime;
+mod element;
+mod enqueue;
+mod enqueue_many;
+mod ids;
+mod launcher;
+mod maintainer;
+mod message_id;
+mod phone;
+mod queue;
+mod refusal;
+mod segments;
+mod server;
+mod settings;
+mod statement;
+mod text_functions;
+mod wakeup;
+
+pgrx::pg_module_magic!(name = c"sms_outbox", version);
+
+/// Called once in each process that loads the library; in the postmaster, when it is preloaded.
+#[doc(hidden)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+    ids::watch();
+    wakeup::register();
+    // SAFETY: a plain read.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        board::reserve();
+        launcher::register();
+        phone::warm();
+    }
+}

@@ -1,3 +1,7 @@
 //! The command `sms-outbox`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sms_outbox_worker::cli::main()
+}

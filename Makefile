@@ -1,0 +1,57 @@
+# The commands of this repository; each is a script in scripts/. `make help` lists them.
+# Settings: KEEP=1 (demo), TEST=… FILTER=… (test-flow), PG_CONFIG=… DESTDIR=… (install).
+
+PG_CONFIG ?= pg_config
+export KEEP TEST FILTER DESTDIR
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## Watch messages go from COMMIT to a provider and back; KEEP=1 leaves it running
+	@scripts/build.sh 18
+	@cargo build --locked -p sms-outbox-tests --bin demo
+	@scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin demo
+
+.PHONY: test
+test: setup ## Build everything and run all tests, as CI does
+	@scripts/test.sh build lint unit flow left
+
+.PHONY: test-build
+test-build: setup ## Build the command and the extension for private servers 15 to 18
+	@scripts/build.sh
+
+.PHONY: test-unit
+test-unit: test-build ## Run the unit tests alone
+	@scripts/test.sh unit
+
+.PHONY: test-flow
+test-flow: test-build ## Run the black-box tests; TEST=flow picks a file, FILTER=pg18 tests by name
+	@scripts/test.sh flow left
+
+.PHONY: lint
+lint: setup ## Check formatting, lints and the rules of the architecture
+	@scripts/lint.sh
+
+.PHONY: build
+build: ## Build the command sms-outbox for use (target/release/sms-outbox)
+	@scripts/release.sh command
+
+.PHONY: install
+install: ## Build the extension and put it into the PostgreSQL of PG_CONFIG=/path/to/pg_config
+	@scripts/release.sh extension "$(PG_CONFIG)"
+
+.PHONY: setup
+setup: ## Install what is missing: system packages, crates, private PostgreSQL servers
+	@scripts/setup.sh
+	@scripts/servers.sh
+	@scripts/sweep.sh
+
+.PHONY: stop
+stop: ## End what make demo KEEP=1 left running
+	@scripts/sweep.sh all
+
+.PHONY: clean
+clean: ## Remove the builds and the private servers of this checkout
+	@scripts/clean.sh

@@ -1,0 +1,41 @@
+-- What must be true before anything is made, and the roles that everything is granted to.
+
+\echo Use "CREATE EXTENSION sms_outbox" to load this file. \quit
+
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::integer < 150000 THEN
+        RAISE EXCEPTION 'sms_outbox needs PostgreSQL 15 or newer; this is %', current_setting('server_version')
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'sms_outbox needs a database with encoding UTF8; this one has %', current_setting('server_encoding')
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0, then install there.';
+    END IF;
+END
+$$;
+
+-- Group roles belong to the server, not to the database: another database may have made them already.
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['sms_outbox_owner', 'sms_outbox_app', 'sms_outbox_worker',
+                                     'sms_outbox_operator', 'sms_outbox_monitor']
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
+            BEGIN
+                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL; -- the same installation in another database was faster
+            END;
+        END IF;
+    END LOOP;
+END
+$$;
+
+CREATE SCHEMA sms_outbox;
+COMMENT ON SCHEMA sms_outbox IS 'The SMS outbox: messages enqueued in application transactions, claimed by workers, and what became of them. Tables are touched through functions only.';
+
+GRANT USAGE ON SCHEMA sms_outbox TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;

@@ -1,0 +1,112 @@
+-- Where each message is. One rule: a row says where a message is; who deletes that row, and nobody else, inserts the next.
+-- A message is in exactly one of ready, scheduled, lease, ended, or has an accepted attempt.
+--
+-- Carried from row to row: since (when the message was first due), server (which server queued it: rows of another one are
+-- held), last_attempt (number of its last attempt), tries (attempts that count), refused_by (apps that refused it for good),
+-- avoid (apps that failed in this round).
+
+CREATE TABLE sms_outbox.ready (
+    id sms_outbox.message_id PRIMARY KEY,
+    xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+    since timestamptz NOT NULL,
+    valid_until timestamptz,
+    server integer NOT NULL,
+    priority smallint NOT NULL,
+    last_attempt smallint NOT NULL DEFAULT 0,
+    tries smallint NOT NULL DEFAULT 0,
+    organization_id text NOT NULL,
+    preferred_provider_slug text,
+    refused_by bigint[],
+    avoid bigint[]
+);
+CREATE INDEX ready_log ON sms_outbox.ready (server, priority, xid, id);
+CREATE INDEX ready_expiry ON sms_outbox.ready (valid_until) WHERE valid_until IS NOT NULL;
+COMMENT ON TABLE sms_outbox.ready IS 'Messages that wait and are due. Read by look() as a log in commit-safe order, claimed by key.';
+COMMENT ON COLUMN sms_outbox.ready.xid IS 'Transaction that put the row here: makes late commits visible to readers of the log.';
+
+CREATE TABLE sms_outbox.scheduled (
+    id sms_outbox.message_id PRIMARY KEY,
+    due_at timestamptz NOT NULL,
+    since timestamptz NOT NULL,
+    valid_until timestamptz,
+    server integer NOT NULL,
+    priority smallint NOT NULL,
+    last_attempt smallint NOT NULL DEFAULT 0,
+    tries smallint NOT NULL DEFAULT 0,
+    organization_id text NOT NULL,
+    preferred_provider_slug text,
+    refused_by bigint[],
+    reason text NOT NULL CHECK (reason IN ('datetime', 'backoff'))
+);
+CREATE INDEX scheduled_due ON sms_outbox.scheduled (due_at);
+CREATE INDEX scheduled_expiry ON sms_outbox.scheduled (valid_until) WHERE valid_until IS NOT NULL;
+COMMENT ON TABLE sms_outbox.scheduled IS 'Messages that wait for their time: a datetime in the future, or the end of a backoff.';
+
+CREATE TABLE sms_outbox.lease (
+    id sms_outbox.message_id PRIMARY KEY,
+    app_id bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    since timestamptz NOT NULL,
+    valid_until timestamptz,
+    server integer NOT NULL,
+    attempt smallint NOT NULL,
+    priority smallint NOT NULL,
+    tries smallint NOT NULL,
+    organization_id text NOT NULL,
+    worker text NOT NULL,
+    preferred_provider_slug text,
+    refused_by bigint[],
+    avoid bigint[]
+);
+CREATE INDEX lease_expiry ON sms_outbox.lease (expires_at);
+COMMENT ON TABLE sms_outbox.lease IS 'The live attempts. The key allows one a message; (id, attempt, worker) is the token; deleting the row is the fence.';
+
+CREATE TABLE sms_outbox.ended (
+    id sms_outbox.message_id PRIMARY KEY,
+    ended_at timestamptz NOT NULL,
+    status sms_outbox.dispatch_status NOT NULL CHECK (status IN ('failed', 'dispatch_timeout', 'canceled', 'expired')),
+    last_attempt smallint NOT NULL,
+    organization_id text NOT NULL,
+    reason text NOT NULL
+);
+CREATE INDEX ended_by_status ON sms_outbox.ended (organization_id, status, id);
+COMMENT ON TABLE sms_outbox.ended IS 'Every end but an accepted attempt. A row goes by retry, by a late acceptance, or by retention.';
+
+-- Dead rows come as fast as messages: clean by a fixed number, not by a share of an empty table.
+ALTER TABLE sms_outbox.ready SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000000);
+ALTER TABLE sms_outbox.lease SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000000);
+ALTER TABLE sms_outbox.scheduled SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000000);
+
+-- Counts. Insert-only, so that no counter is a hot row; maintenance folds them.
+CREATE TABLE sms_outbox.tally (
+    day date NOT NULL,
+    minute timestamptz NOT NULL,
+    status sms_outbox.dispatch_status NOT NULL,
+    messages bigint NOT NULL,
+    organization_id text NOT NULL
+);
+COMMENT ON TABLE sms_outbox.tally IS 'Ended messages by organization, status, day of the id (so that a dropped partition takes its counts along) and minute of the end. Corrections are negative.';
+
+CREATE TABLE sms_outbox.app_tally (
+    app_id bigint NOT NULL,
+    minute timestamptz NOT NULL,
+    status sms_outbox.attempt_status NOT NULL,
+    latency_bucket smallint NOT NULL,
+    attempts bigint NOT NULL
+);
+COMMENT ON TABLE sms_outbox.app_tally IS 'Attempts by app, outcome, minute and latency: bucket b holds answers of at most 2^(b/2) ms.';
+
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.ready', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.scheduled', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.lease', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.ended', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.tally', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.app_tally', '');
+
+CREATE TABLE sms_outbox.maintenance (
+    task text PRIMARY KEY,
+    ran_at timestamptz NOT NULL,
+    "position" sms_outbox.message_id
+);
+COMMENT ON TABLE sms_outbox.maintenance IS 'When each of the rarer tasks of run_maintenance() last ran, and how far a long one got.';

@@ -1,0 +1,127 @@
+-- Taking messages out of the queue, one attempt each.
+
+CREATE FUNCTION sms_outbox.require_read_committed() RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the queue is moved in READ COMMITTED only; this transaction is %', upper(current_setting('transaction_isolation'))
+            USING ERRCODE = '0A000', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED.';
+    END IF;
+    -- A claim that is lost in a crash would be sent twice. A SET clause would end before the commit does.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.require_read_committed() IS 'Called first by everything that moves messages: refuses other isolation levels, where a moved row could be missed, and makes the commit durable where it would not be.';
+
+CREATE FUNCTION sms_outbox.claim(worker text, ids sms_outbox.message_id[], apps bigint[])
+    RETURNS TABLE (id sms_outbox.message_id, result text, attempt smallint, app_id bigint, provider_slug text, lease_seconds double precision,
+                   mobile text, message text, sender text, config jsonb)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    this_server CONSTANT integer := sms_outbox.server_id();
+    lasts CONSTANT interval := sms_outbox.setting('lease_timeout')::interval;
+    probes bigint[];
+    probe_ids sms_outbox.message_id[];
+BEGIN
+    PERFORM sms_outbox.require_read_committed();
+    IF worker IS NULL OR length(worker) NOT BETWEEN 1 AND 100 THEN
+        RAISE EXCEPTION 'worker: a name of 1 to 100 characters is needed' USING ERRCODE = '22023', COLUMN = 'worker';
+    END IF;
+    IF cardinality(ids) > 10000 OR coalesce(cardinality(ids), 0) <> coalesce(cardinality(apps), 0) THEN
+        RAISE EXCEPTION 'ids and apps must have the same number of elements, 10000 at most; they have % and %', cardinality(ids), cardinality(apps)
+            USING ERRCODE = '22023', COLUMN = 'ids';
+    END IF;
+
+    -- A breaker that is due lets exactly one message through: whoever moves its time on, for the one message that it locked.
+    SELECT array_agg(s.app_id) INTO probes
+      FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps) AND s.state = 'probe';
+    IF probes IS NOT NULL THEN
+        WITH candidate AS (
+            SELECT DISTINCT ON (u.app_id) u.app_id, r.id
+              FROM unnest(ids, apps) AS u (id, app_id) JOIN sms_outbox.ready AS r ON r.id = u.id
+             WHERE u.app_id = ANY (probes) AND r.server = this_server
+             ORDER BY u.app_id, r.id
+        ), granted AS (
+            UPDATE sms_outbox.app_health AS h SET blocked_until = clock_timestamp() + interval '60 seconds', probe_id = c.id
+              FROM candidate AS c
+             WHERE h.app_id = c.app_id
+               AND h.app_id = ANY (ARRAY(SELECT f.app_id FROM sms_outbox.app_health AS f
+                                          WHERE f.app_id = ANY (probes) AND f.blocked_until <= clock_timestamp()
+                                          ORDER BY f.app_id FOR UPDATE SKIP LOCKED))
+            RETURNING h.probe_id
+        )
+        SELECT array_agg(g.probe_id) INTO probe_ids FROM granted AS g;
+    END IF;
+
+    RETURN QUERY
+    WITH asked AS MATERIALIZED (
+        -- The same id twice would break the lease's key: the first wish counts.
+        SELECT DISTINCT ON (u.id) u.id, u.app_id, u.place
+          FROM unnest(ids, apps) WITH ORDINALITY AS u (id, app_id, place)
+         WHERE u.id IS NOT NULL ORDER BY u.id, u.place
+    ), locked AS MATERIALIZED (
+        SELECT r.* FROM sms_outbox.ready AS r
+         WHERE r.id = ANY (ids) AND r.server = this_server
+         ORDER BY r.id FOR UPDATE SKIP LOCKED
+    ), judged AS MATERIALIZED (
+        SELECT l.*, k.app_id, k.place,
+               CASE WHEN l.valid_until <= clock_timestamp() THEN 'gone'
+                    WHEN k.app_id IS NULL AND NOT sms_outbox.app_left(l.organization_id, l.preferred_provider_slug, l.refused_by) THEN 'failed'
+                    WHEN k.app_id IS NULL THEN 'app_unavailable'
+                    WHEN s.app_id IS NULL OR s.organization_id <> l.organization_id
+                      OR s.provider_slug <> coalesce(l.preferred_provider_slug, s.provider_slug)
+                      OR s.app_id = ANY (coalesce(l.refused_by, '{}')) THEN 'app_unavailable'
+                    WHEN s.state = 'open' AND NOT s.app_id = ANY (coalesce(probes, '{}')) OR l.id = ANY (probe_ids) THEN 'leased'
+                    ELSE 'app_unavailable' END AS result
+          FROM locked AS l JOIN asked AS k ON k.id = l.id
+          LEFT JOIN sms_outbox.app_state AS s ON s.app_id = k.app_id
+    ), taken AS (
+        DELETE FROM sms_outbox.ready AS r
+         WHERE r.id = ANY (ARRAY(SELECT j.id FROM judged AS j WHERE j.result IN ('leased', 'failed')))
+    ), leased AS (
+        INSERT INTO sms_outbox.lease (id, app_id, started_at, expires_at, since, valid_until, server, attempt, priority, tries,
+                                      organization_id, worker, preferred_provider_slug, refused_by, avoid)
+        SELECT j.id, j.app_id, clock_timestamp(), clock_timestamp() + lasts, j.since, j.valid_until, j.server, j.last_attempt + 1, j.priority, j.tries,
+               j.organization_id, claim.worker, j.preferred_provider_slug, j.refused_by, j.avoid
+          FROM judged AS j WHERE j.result = 'leased'
+    ), failed AS (
+        INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
+        SELECT j.id, clock_timestamp(), 'failed', j.last_attempt, j.organization_id, 'no_app'
+          FROM judged AS j WHERE j.result = 'failed'
+        RETURNING id, organization_id
+    ), counted AS (
+        INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+        SELECT sms_outbox.day_of(f.id), date_trunc('minute', now()), 'failed', count(*), f.organization_id FROM failed AS f GROUP BY 1, 5
+    )
+    SELECT k.id,
+           coalesce(j.result, CASE WHEN r.id IS NULL THEN 'gone' ELSE 'locked' END),
+           CASE j.result WHEN 'leased' THEN (j.last_attempt + 1)::smallint END,
+           k.app_id, a.provider_slug,
+           CASE j.result WHEN 'leased' THEN extract(epoch FROM lasts)::double precision END,
+           m.mobile, m.body, m.sender,
+           CASE WHEN j.result = 'leased' AND row_number() OVER (PARTITION BY k.app_id, j.result ORDER BY k.place) = 1 THEN a.config END
+      FROM asked AS k
+      LEFT JOIN judged AS j ON j.id = k.id
+      -- Seen but not locked: somebody else holds it at this moment.
+      LEFT JOIN sms_outbox.ready AS r ON j.id IS NULL AND r.id = k.id AND r.server = this_server
+      LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = k.app_id AND j.result = 'leased'
+      LEFT JOIN sms_outbox.message AS m ON m.id = k.id AND m.id = ANY (ids) AND j.result = 'leased'
+     ORDER BY k.place;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.claim(text, sms_outbox.message_id[], bigint[]) IS
+'Takes messages out of the queue, one attempt each: message ids[n] by app apps[n]. Commit before any byte goes to a provider. Answers for each distinct id, in the order asked: leased (then with everything needed for one attempt; the lease lasts lease_seconds; config stands on the first row of each app), gone (moved by somebody else, out of time, or unknown), locked (held at this moment: ask again), app_unavailable (the app is paused, blocked, uninstalled, of another organization, not the pinned provider, or refused this message: read apps() again). An app of NULL says that no installed app matches: where that is true the message ends, and the answer is failed. Refuses isolation levels above READ COMMITTED (0A000); makes itself durable where synchronous_commit is off.';
+
+CREATE FUNCTION sms_outbox.leases(worker text)
+    RETURNS TABLE (id sms_outbox.message_id, attempt smallint, app_id bigint, started_at timestamptz, expires_at timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT l.id, l.attempt, l.app_id, l.started_at, l.expires_at FROM sms_outbox.lease AS l WHERE l.worker = leases.worker ORDER BY l.id
+$$;
+COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent.';

@@ -1,0 +1,125 @@
+-- How an attempt ends: the one place with the rules of what happens next. finish() calls it for outcomes, maintenance for leases
+-- that are over.
+
+CREATE TYPE sms_outbox.outcome AS (
+    id sms_outbox.message_id,
+    attempt smallint,
+    status sms_outbox.attempt_status,
+    http_status smallint,
+    error_code text,
+    error_message text,
+    response json,
+    provider_message_id text,
+    retry_after double precision
+);
+COMMENT ON TYPE sms_outbox.outcome IS 'How one attempt ended.';
+
+CREATE TYPE sms_outbox.concluded AS (
+    id sms_outbox.message_id,
+    attempt smallint,
+    dispatch_status sms_outbox.dispatch_status,
+    app_id bigint,
+    status sms_outbox.attempt_status,
+    error_code text,
+    error_message text,
+    retry_after double precision
+);
+COMMENT ON TYPE sms_outbox.concluded IS 'One attempt that conclude() ended: where its message is now, and what it says of the app.';
+
+CREATE FUNCTION sms_outbox.conclude(worker text, outcomes sms_outbox.outcome[]) RETURNS sms_outbox.concluded[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off
+    SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    max_attempts CONSTANT integer := sms_outbox.setting('max_attempts')::integer;
+    accepted_before sms_outbox.message_id[];
+    concluded sms_outbox.concluded[];
+BEGIN
+    -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Asked apart, and only
+    -- where there was an earlier attempt: inside the statement below it would open every partition at each call.
+    IF EXISTS (SELECT FROM unnest(outcomes) AS o WHERE o.attempt > 1) THEN
+        accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
+                                  WHERE t.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.attempt > 1)) AND t.status = 'accepted');
+    END IF;
+    WITH live AS MATERIALIZED (
+        -- In order of the id: opposite orders would deadlock. A lease that maintenance takes at this moment is waited for, and is then gone.
+        SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
+          FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
+         WHERE conclude.worker IS NULL OR l.worker = conclude.worker
+         ORDER BY l.id FOR UPDATE OF l
+    ), released AS (
+        DELETE FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT v.id FROM live AS v))
+    ), counted AS MATERIALIZED (
+        SELECT v.*, a.resend_unclear,
+               v.tries + CASE WHEN v.status IN ('refused_account', 'throttled') THEN 0 ELSE 1 END AS spent,
+               CASE WHEN v.status = 'refused_content' THEN v.app_id || coalesce(v.refused_by, '{}') ELSE v.refused_by END AS refused,
+               CASE WHEN v.status = 'not_sent' THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
+          FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id
+    ), decided AS MATERIALIZED (
+        SELECT c.*,
+               CASE
+                   WHEN c.status = 'accepted' THEN 'sent'
+                   WHEN c.id = ANY (accepted_before) THEN 'sent'
+                   WHEN c.status = 'refused_recipient' THEN 'failed'
+                   WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'failed'
+                   WHEN c.status = 'unclear' AND (NOT coalesce(c.resend_unclear, false) OR c.spent >= max_attempts) THEN 'dispatch_timeout'
+                   WHEN c.status IN ('refused_content', 'not_sent') AND c.spent >= max_attempts THEN 'failed'
+                   WHEN c.status = 'unclear' THEN 'scheduled'
+                   WHEN c.status = 'not_sent' AND NOT EXISTS (
+                            SELECT FROM sms_outbox.app_state AS s
+                             WHERE s.organization_id = c.organization_id AND s.state = 'open'
+                               AND (c.preferred_provider_slug IS NULL OR s.provider_slug = c.preferred_provider_slug)
+                               AND NOT s.app_id = ANY (coalesce(c.refused, '{}')) AND NOT s.app_id = ANY (c.avoided)) THEN 'scheduled'
+                   ELSE 'ready' END AS next,
+               CASE WHEN c.status = 'refused_recipient' THEN 'recipient_refused'
+                    WHEN c.status = 'unclear' THEN coalesce(c.error_code, 'unclear')
+                    WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'refused'
+                    ELSE 'attempts_spent' END AS reason
+          FROM counted AS c
+    ), ledger AS (
+        INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, worker,
+                                        provider_message_id, error_code, error_message, response)
+        SELECT d.id, d.started_at, clock_timestamp(), d.app_id, d.attempt, d.http_status, d.status, d.worker,
+               d.provider_message_id, d.error_code, d.error_message, d.response
+          FROM decided AS d
+    ), requeued AS (
+        INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, last_attempt, tries, organization_id,
+                                      preferred_provider_slug, refused_by, avoid)
+        SELECT d.id, d.since, d.valid_until, d.server, d.priority, d.attempt, d.spent, d.organization_id,
+               d.preferred_provider_slug, d.refused, d.avoided
+          FROM decided AS d WHERE d.next = 'ready'
+    ), delayed AS (
+        INSERT INTO sms_outbox.scheduled (id, due_at, since, valid_until, server, priority, last_attempt, tries, organization_id,
+                                          preferred_provider_slug, refused_by, reason)
+        SELECT d.id, clock_timestamp() + sms_outbox.backoff(d.spent, random()), d.since, d.valid_until, d.server, d.priority, d.attempt, d.spent,
+               d.organization_id, d.preferred_provider_slug, d.refused, 'backoff'
+          FROM decided AS d WHERE d.next = 'scheduled'
+    ), stopped AS (
+        INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
+        SELECT d.id, clock_timestamp(), d.next::sms_outbox.dispatch_status, d.attempt, d.organization_id, d.reason
+          FROM decided AS d WHERE d.next IN ('failed', 'dispatch_timeout')
+    ), tallied AS (
+        INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+        SELECT sms_outbox.day_of(d.id), date_trunc('minute', now()), d.next::sms_outbox.dispatch_status, count(*), d.organization_id
+          FROM decided AS d
+         WHERE d.next IN ('failed', 'dispatch_timeout') OR d.status = 'accepted' AND d.id = ANY (accepted_before) IS NOT TRUE
+         GROUP BY 1, 3, 5
+    ), app_tallied AS (
+        INSERT INTO sms_outbox.app_tally (app_id, minute, status, latency_bucket, attempts)
+        SELECT d.app_id, date_trunc('minute', now()), d.status, sms_outbox.latency_bucket(clock_timestamp() - d.started_at), count(*)
+          FROM decided AS d GROUP BY 1, 3, 4
+    )
+    SELECT array_agg(ROW(d.id, d.attempt, CASE WHEN d.next IN ('ready', 'scheduled') THEN 'pending' ELSE d.next END,
+                         d.app_id, d.status, d.error_code, d.error_message, d.retry_after)::sms_outbox.concluded)
+      INTO concluded FROM decided AS d;
+    -- Again with a snapshot of after the lease was locked: a late acceptance may have committed while we waited for that lock.
+    PERFORM sms_outbox.settle_accepted(c.id, false) FROM unnest(concluded) AS c
+      WHERE c.attempt > 1 AND c.status <> 'accepted' AND c.dispatch_status <> 'sent'
+        AND EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = c.id AND t.status = 'accepted');
+    PERFORM sms_outbox.note_app_health(concluded);
+    RETURN coalesce(concluded, '{}');
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.conclude(text, sms_outbox.outcome[]) IS 'Ends the live attempts that the outcomes name: releases the lease, writes the ledger, and puts the message where it belongs next. Of this worker only, or of any where worker is NULL. Returns those that it ended; what has no such lease is left alone. Internal: finish() and run_maintenance() call it.';

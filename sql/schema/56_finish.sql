@@ -1,0 +1,130 @@
+-- What workers report, in time or late.
+
+CREATE FUNCTION sms_outbox.finish(worker text, ids sms_outbox.message_id[], attempts smallint[], statuses sms_outbox.attempt_status[],
+                                  http_statuses smallint[], error_codes text[], error_messages text[], responses text[],
+                                  provider_message_ids text[], retry_after double precision[])
+    RETURNS TABLE (id sms_outbox.message_id, attempt smallint, applied boolean, dispatch_status sms_outbox.dispatch_status)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    outcomes sms_outbox.outcome[];
+    concluded sms_outbox.concluded[];
+    late sms_outbox.outcome;
+BEGIN
+    PERFORM sms_outbox.require_read_committed();
+    IF cardinality(ids) > 10000 OR cardinality(ids) <> ANY (ARRAY[
+            cardinality(attempts), cardinality(statuses), cardinality(http_statuses), cardinality(error_codes), cardinality(error_messages),
+            cardinality(responses), cardinality(provider_message_ids), cardinality(retry_after)]) THEN
+        RAISE EXCEPTION 'all arrays must have the same number of elements, 10000 at most' USING ERRCODE = '22023', COLUMN = 'ids';
+    END IF;
+    -- The same attempt twice in one call: the first outcome counts.
+    SELECT array_agg(ROW(f.id, f.attempt, f.status, f.http_status, f.error_code, f.error_message, f.response::json,
+                         f.provider_message_id, f.retry_after)::sms_outbox.outcome ORDER BY f.place)
+      INTO outcomes
+      FROM (SELECT DISTINCT ON (u.id, u.attempt) u.*
+              FROM unnest(ids, attempts, statuses, http_statuses, error_codes, error_messages, responses, provider_message_ids, retry_after)
+                   WITH ORDINALITY AS u (id, attempt, status, http_status, error_code, error_message, response, provider_message_id, retry_after, place)
+             WHERE u.id IS NOT NULL AND u.attempt IS NOT NULL AND u.status IS NOT NULL
+             ORDER BY u.id, u.attempt, u.place) AS f;
+    IF outcomes IS NULL THEN
+        RETURN;
+    END IF;
+    concluded := sms_outbox.conclude(finish.worker, outcomes);
+    RETURN QUERY SELECT c.id, c.attempt, true, c.dispatch_status FROM unnest(concluded) AS c;
+
+    IF cardinality(concluded) < cardinality(outcomes) THEN
+        FOR late IN
+            SELECT o.* FROM unnest(outcomes) AS o
+             WHERE NOT EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.id = o.id AND c.attempt = o.attempt)
+             ORDER BY o.id, o.attempt
+        LOOP
+            RETURN QUERY SELECT late.id, late.attempt, sms_outbox.conclude_late(finish.worker, late), sms_outbox.status_of(late.id);
+        END LOOP;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]) IS
+'Records how attempts ended: element n of each array belongs to message ids[n], attempt attempts[n]. http_statuses, error_codes, error_messages, responses (JSON text), provider_message_ids and retry_after (seconds, for throttled) may hold NULLs. For each says whether this call recorded it and where the message is now. Harmless when repeated. Without the live lease of this worker an outcome changes nothing of a newer attempt; but a definite outcome of an attempt that had ended as unclear, and an acceptance whose claim was lost in a failover, are recorded.';
+
+CREATE FUNCTION sms_outbox.conclude_late(worker text, late sms_outbox.outcome) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    known record;
+    organization text;
+    next_attempt smallint;
+BEGIN
+    SELECT a.status, a.worker, a.app_id INTO known
+      FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.attempt = late.attempt FOR UPDATE;
+    IF FOUND THEN
+        IF known.status <> 'unclear' OR known.worker <> conclude_late.worker OR late.status = 'unclear' THEN
+            RETURN false;
+        END IF;
+        UPDATE sms_outbox.attempt AS a
+           SET status = late.status, finished_at = clock_timestamp(), http_status = late.http_status, error_code = late.error_code,
+               error_message = late.error_message, response = late.response, provider_message_id = late.provider_message_id
+         WHERE a.id = late.id AND a.attempt = late.attempt;
+        IF late.status = 'accepted' THEN
+            PERFORM sms_outbox.settle_accepted(late.id, NOT EXISTS (
+                SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.status = 'accepted' AND a.attempt <> late.attempt));
+        ELSE
+            -- Known not to have been sent by this attempt: what was unclear is now failed.
+            WITH changed AS (
+                UPDATE sms_outbox.ended AS e SET status = 'failed', reason = late.status::text, ended_at = clock_timestamp()
+                 WHERE e.id = late.id AND e.status = 'dispatch_timeout'
+                   AND NOT EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.status = 'unclear' AND a.attempt <> late.attempt)
+                RETURNING e.id, e.organization_id
+            )
+            INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+            SELECT sms_outbox.day_of(c.id), date_trunc('minute', now()), s.status, s.messages, c.organization_id
+              FROM changed AS c, (VALUES ('dispatch_timeout'::sms_outbox.dispatch_status, -1), ('failed', 1)) AS s (status, messages);
+        END IF;
+        RETURN true;
+    END IF;
+
+    -- No trace of the attempt: its claim was lost when an asynchronous standby took over. Only an acceptance matters then.
+    IF late.status <> 'accepted' THEN
+        RETURN false;
+    END IF;
+    SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = late.id;
+    IF NOT FOUND OR EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id = late.id AND l.attempt = late.attempt) THEN
+        RETURN false;
+    END IF;
+    DELETE FROM sms_outbox.ready AS r WHERE r.id = late.id;
+    IF NOT FOUND THEN
+        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = late.id;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+    END IF;
+    INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, worker, provider_message_id, error_code, error_message, response)
+    VALUES (late.id, clock_timestamp(), clock_timestamp(), 0, late.attempt, late.http_status, 'accepted', conclude_late.worker,
+            late.provider_message_id, 'claim_lost', 'accepted by an attempt whose claim was lost in a failover', late.response);
+    INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+    VALUES (sms_outbox.day_of(late.id), date_trunc('minute', now()), 'sent', 1, organization);
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.conclude_late(text, sms_outbox.outcome) IS 'Records an outcome that comes without its live lease, where it still tells something; says whether it did. Internal: finish() calls it.';
+
+CREATE FUNCTION sms_outbox.settle_accepted(accepted sms_outbox.message_id, newly boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    organization text;
+    ended_as sms_outbox.dispatch_status;
+BEGIN
+    -- Either this waits for the end of a live attempt, or that end waits for this and then looks again: see conclude().
+    PERFORM FROM sms_outbox.lease AS l WHERE l.id = accepted FOR UPDATE;
+    -- A waiting next try is dropped; one that is in flight cannot be called back, and both are shown.
+    DELETE FROM sms_outbox.scheduled AS s WHERE s.id = accepted;
+    DELETE FROM sms_outbox.ready AS r WHERE r.id = accepted;
+    DELETE FROM sms_outbox.ended AS e WHERE e.id = accepted RETURNING e.status INTO ended_as;
+    SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = accepted;
+    INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+    SELECT sms_outbox.day_of(accepted), date_trunc('minute', now()), s.status, s.messages, organization
+      FROM (VALUES (ended_as, -1), (CASE WHEN newly THEN 'sent'::sms_outbox.dispatch_status END, 1)) AS s (status, messages) WHERE s.status IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.settle_accepted(sms_outbox.message_id, boolean) IS 'Makes a message sent whose attempt turned out to be accepted after it had gone elsewhere; newly: it was not counted as sent before. Internal: conclude_late() and conclude() call it.';

@@ -1,0 +1,169 @@
+-- Operators: the installed apps.
+
+-- The configuration of an app is checked against the catalog when it is installed, not when a message fails.
+CREATE FUNCTION sms_outbox.check_config(provider_slug text, config jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    fields jsonb;
+    field text;
+    declared jsonb;
+BEGIN
+    SELECT p.config INTO fields FROM sms_outbox.provider AS p WHERE p.slug = provider_slug;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'provider_slug: there is no provider "%"', provider_slug
+            USING ERRCODE = '22023', COLUMN = 'provider_slug',
+                  HINT = 'Known: ' || (SELECT string_agg(p.slug, ', ' ORDER BY p.slug) FROM sms_outbox.provider AS p) || '.';
+    END IF;
+    IF config IS NULL OR jsonb_typeof(config) <> 'object' THEN
+        RAISE EXCEPTION 'config: it must be a JSON object' USING ERRCODE = '22023', COLUMN = 'config';
+    END IF;
+    FOR field IN SELECT k FROM jsonb_object_keys(config) AS k LOOP
+        IF NOT fields ? field THEN
+            RAISE EXCEPTION 'config: provider "%" has no field "%"', provider_slug, field
+                USING ERRCODE = '22023', COLUMN = 'config',
+                      HINT = 'Its fields: ' || (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(fields) AS k) || '.';
+        END IF;
+    END LOOP;
+    FOR field, declared IN SELECT f.key, f.value FROM jsonb_each(fields) AS f LOOP
+        IF config -> field IS NULL OR config -> field = 'null' OR config -> field = '""' THEN
+            IF (declared ->> 'required')::boolean THEN
+                RAISE EXCEPTION 'config: field "%" is missing', field
+                    USING ERRCODE = '22023', COLUMN = 'config', HINT = initcap(left(declared ->> 'description', 1)) || substr(declared ->> 'description', 2);
+            END IF;
+        ELSIF jsonb_typeof(config -> field) <> declared ->> 'type' THEN
+            RAISE EXCEPTION 'config: field "%" must be a %, not a %', field, declared ->> 'type', jsonb_typeof(config -> field)
+                USING ERRCODE = '22023', COLUMN = 'config';
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.check_config(text, jsonb) IS 'Refuses (22023) an app configuration that the provider''s catalog entry does not allow: an unknown field, a missing one, a wrong type.';
+
+CREATE FUNCTION sms_outbox.install_app(
+    organization_id text, provider_slug text, name text, config jsonb, "position" integer DEFAULT 100, weight integer DEFAULT 1,
+    max_in_flight integer DEFAULT 16, rate double precision DEFAULT NULL, resend_unclear boolean DEFAULT false) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    new_id bigint;
+BEGIN
+    PERFORM sms_outbox.check_organization_id(install_app.organization_id);
+    PERFORM sms_outbox.check_app(install_app.name, install_app."position", install_app.weight, install_app.max_in_flight, install_app.rate);
+    PERFORM sms_outbox.check_config(install_app.provider_slug, install_app.config);
+    PERFORM sms_outbox.prepare_partitions();
+    INSERT INTO sms_outbox.organization (organization_id) VALUES (install_app.organization_id) ON CONFLICT DO NOTHING;
+    INSERT INTO sms_outbox.organization_app AS a (organization_id, provider_slug, name, config, "position", weight, max_in_flight, rate, resend_unclear)
+    VALUES (install_app.organization_id, install_app.provider_slug, install_app.name, install_app.config, install_app."position",
+            install_app.weight, install_app.max_in_flight, install_app.rate, coalesce(install_app.resend_unclear, false))
+    RETURNING a.app_id INTO new_id;
+    PERFORM sms_outbox.wake();
+    RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.install_app(text, text, text, jsonb, integer, integer, integer, double precision, boolean) IS
+'Installs a provider integration for an organization and returns its app id. config holds credentials and options as the provider''s catalog entry names them. Apps of lower position are tried first; among equal positions weight is their share. max_in_flight (requests) and rate (messages a second) hold over the whole fleet of workers. resend_unclear: an attempt with an unclear end is made again, at the risk of a second SMS.';
+
+CREATE FUNCTION sms_outbox.check_app(name text, "position" integer, weight integer, max_in_flight integer, rate double precision) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    field text := CASE
+        WHEN name IS NULL OR length(name) NOT BETWEEN 1 AND 100 THEN 'name: 1 to 100 characters are needed'
+        WHEN "position" IS NULL OR "position" NOT BETWEEN 0 AND 1000000 THEN 'position: it must be between 0 and 1000000'
+        WHEN weight IS NULL OR weight NOT BETWEEN 1 AND 1000 THEN 'weight: it must be between 1 and 1000'
+        WHEN max_in_flight IS NULL OR max_in_flight NOT BETWEEN 1 AND 10000 THEN 'max_in_flight: it must be between 1 and 10000'
+        WHEN NOT (rate > 0 AND rate <= 100000) THEN 'rate: it must be above 0 and at most 100000 messages a second, or NULL for no limit'
+    END;
+BEGIN
+    IF field IS NOT NULL THEN
+        RAISE EXCEPTION '%', field USING ERRCODE = '22023', COLUMN = split_part(field, ':', 1);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.check_app(text, integer, integer, integer, double precision) IS 'Refuses (22023) values out of bounds for an app.';
+
+CREATE FUNCTION sms_outbox.installed_app(app_id bigint) RETURNS sms_outbox.organization_app
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    app sms_outbox.organization_app;
+BEGIN
+    SELECT * INTO app FROM sms_outbox.organization_app AS a WHERE a.app_id = installed_app.app_id AND a.uninstalled_at IS NULL FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'app_id: there is no installed app %', coalesce(app_id::text, 'NULL')
+            USING ERRCODE = 'P0002', COLUMN = 'app_id', HINT = 'SELECT app_id, organization_id, name FROM sms_outbox.apps_installed.';
+    END IF;
+    RETURN app;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.installed_app(bigint) IS 'The app, locked for a change; refuses (P0002) where it is not installed.';
+
+CREATE FUNCTION sms_outbox.update_app(
+    app_id bigint, config jsonb DEFAULT NULL, name text DEFAULT NULL, "position" integer DEFAULT NULL, weight integer DEFAULT NULL,
+    max_in_flight integer DEFAULT NULL, rate double precision DEFAULT NULL, resend_unclear boolean DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    app sms_outbox.organization_app := sms_outbox.installed_app(app_id);
+BEGIN
+    app.config := coalesce(config, app.config);
+    app.name := coalesce(name, app.name);
+    app."position" := coalesce("position", app."position");
+    app.weight := coalesce(weight, app.weight);
+    app.max_in_flight := coalesce(max_in_flight, app.max_in_flight);
+    app.rate := CASE WHEN rate = 0 THEN NULL ELSE coalesce(rate, app.rate) END;
+    app.resend_unclear := coalesce(resend_unclear, app.resend_unclear);
+    PERFORM sms_outbox.check_app(app.name, app."position", app.weight, app.max_in_flight, app.rate);
+    IF config IS NOT NULL THEN
+        PERFORM sms_outbox.check_config(app.provider_slug, config);
+        -- New credentials deserve a new try: what the old ones were refused for is forgotten.
+        DELETE FROM sms_outbox.app_health AS h WHERE h.app_id = app.app_id;
+    END IF;
+    UPDATE sms_outbox.organization_app AS a
+       SET config = app.config, name = app.name, "position" = app."position", weight = app.weight,
+           max_in_flight = app.max_in_flight, rate = app.rate, resend_unclear = app.resend_unclear
+     WHERE a.app_id = app.app_id;
+    PERFORM sms_outbox.wake();
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean) IS 'Changes an installed app; NULL leaves as it is, a rate of 0 removes the limit. config replaces the whole configuration, and closes the app''s breaker. Claims made from now on use the new one.';
+
+CREATE FUNCTION sms_outbox.uninstall_app(app_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    app CONSTANT sms_outbox.organization_app := sms_outbox.installed_app(app_id);
+BEGIN
+    -- The credentials go at once; the rest stays, for the history.
+    UPDATE sms_outbox.organization_app AS a SET uninstalled_at = now(), config = '{}' WHERE a.app_id = app.app_id;
+    DELETE FROM sms_outbox.app_health AS h WHERE h.app_id = app.app_id;
+    PERFORM sms_outbox.wake();
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.uninstall_app(bigint) IS 'Removes an app and its credentials. Its attempts in flight finish, its history stays; messages that no other app can send end as failed.';
+
+CREATE FUNCTION sms_outbox.pause_app(app_id bigint, reason text DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    app CONSTANT sms_outbox.organization_app := sms_outbox.installed_app(app_id);
+BEGIN
+    UPDATE sms_outbox.organization_app AS a SET paused_at = coalesce(a.paused_at, now()), paused_reason = reason WHERE a.app_id = app.app_id;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.pause_app(bigint, text) IS 'The app gets no message until resume_app(). Others of its organization carry on; what only it could send waits.';
+
+CREATE FUNCTION sms_outbox.resume_app(app_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    app CONSTANT sms_outbox.organization_app := sms_outbox.installed_app(app_id);
+BEGIN
+    UPDATE sms_outbox.organization_app AS a SET paused_at = NULL, paused_reason = NULL WHERE a.app_id = app.app_id;
+    UPDATE sms_outbox.app_health AS h SET failures = 0, blocked_until = NULL, blocked_reason = NULL, probe_id = NULL WHERE h.app_id = app.app_id;
+    PERFORM sms_outbox.wake();
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.resume_app(bigint) IS 'Ends pause_app(), and closes the app''s breaker: the next message tries it.';

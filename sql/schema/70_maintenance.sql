@@ -1,0 +1,154 @@
+-- What time does to messages. Every task is bounded in rows, skips what others hold, and may run twice at once.
+
+CREATE FUNCTION sms_outbox.time_out_leases(max_rows integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    over sms_outbox.outcome[];
+BEGIN
+    SELECT array_agg(ROW(l.id, l.attempt, 'unclear', NULL, 'lease_expired',
+                         'the worker did not report in time; it may have been sent', NULL, NULL, NULL)::sms_outbox.outcome)
+      INTO over
+      FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at <= clock_timestamp()
+             ORDER BY expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) AS l;
+    RETURN coalesce(cardinality(sms_outbox.conclude(NULL, over)), 0);
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.time_out_leases(integer) IS 'Ends leases that are over as unclear. By the clock of this server alone.';
+
+CREATE FUNCTION sms_outbox.stage_due(max_rows integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    moved bigint;
+BEGIN
+    WITH due AS (
+        DELETE FROM sms_outbox.scheduled AS s
+         WHERE s.id = ANY (ARRAY(SELECT f.id FROM sms_outbox.scheduled AS f WHERE f.due_at <= clock_timestamp()
+                                  ORDER BY f.due_at LIMIT max_rows FOR UPDATE SKIP LOCKED))
+        RETURNING s.*
+    )
+    INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, last_attempt, tries, organization_id, preferred_provider_slug, refused_by)
+    SELECT d.id, d.since, d.valid_until, d.server, d.priority, d.last_attempt, d.tries, d.organization_id, d.preferred_provider_slug, d.refused_by
+      FROM due AS d;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    IF moved > 0 THEN
+        PERFORM sms_outbox.wake();
+    END IF;
+    RETURN moved;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.stage_due(integer) IS 'Moves messages whose time has come from scheduled to ready.';
+
+CREATE FUNCTION sms_outbox.expire(max_rows integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    oldest CONSTANT timestamptz := now() - sms_outbox.setting('retention_pending')::interval;
+    moved bigint;
+BEGIN
+    WITH over AS (
+        -- An id is older than its message's due time, so the range of ids finds all that can be too old.
+        (SELECT r.id, CASE WHEN r.valid_until <= now() THEN 'valid_until' ELSE 'retention_pending' END AS reason
+           FROM sms_outbox.ready AS r
+          WHERE r.id = ANY (ARRAY(SELECT v.id FROM sms_outbox.ready AS v WHERE v.valid_until <= now() LIMIT max_rows))
+             OR r.id < sms_outbox.id_floor(oldest) AND r.since < oldest
+          LIMIT max_rows FOR UPDATE SKIP LOCKED)
+    ), taken AS (
+        DELETE FROM sms_outbox.ready AS r USING over AS o WHERE r.id = ANY (ARRAY(SELECT x.id FROM over AS x)) AND o.id = r.id
+        RETURNING r.id, r.last_attempt, r.organization_id, o.reason
+    ), over_scheduled AS (
+        SELECT s.id, 'valid_until' AS reason FROM sms_outbox.scheduled AS s WHERE s.valid_until <= now() LIMIT max_rows FOR UPDATE SKIP LOCKED
+    ), taken_scheduled AS (
+        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = ANY (ARRAY(SELECT x.id FROM over_scheduled AS x))
+        RETURNING s.id, s.last_attempt, s.organization_id, 'valid_until' AS reason
+    ), ended AS (
+        INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
+        SELECT t.id, clock_timestamp(), 'expired', t.last_attempt, t.organization_id, t.reason
+          FROM (SELECT * FROM taken UNION ALL SELECT * FROM taken_scheduled) AS t
+        RETURNING id, organization_id
+    )
+    INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+    SELECT sms_outbox.day_of(e.id), date_trunc('minute', now()), 'expired', 1, e.organization_id FROM ended AS e;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    RETURN moved;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.expire(integer) IS 'Ends waiting messages past their valid_until, or due for longer than the setting sms_outbox.retention_pending, as expired.';
+
+CREATE FUNCTION sms_outbox.fold_tallies() RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hour_ago CONSTANT timestamptz := date_trunc('minute', now()) - interval '1 hour';
+    folded bigint;
+BEGIN
+    WITH old AS (
+        DELETE FROM sms_outbox.tally RETURNING *
+    )
+    INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+    SELECT o.day, CASE WHEN o.minute < hour_ago THEN '-infinity' ELSE o.minute END, o.status, sum(o.messages), o.organization_id
+      FROM old AS o GROUP BY 1, 2, 3, 5 HAVING sum(o.messages) <> 0;
+    GET DIAGNOSTICS folded = ROW_COUNT;
+    WITH old AS (
+        DELETE FROM sms_outbox.app_tally RETURNING *
+    )
+    INSERT INTO sms_outbox.app_tally (app_id, minute, status, latency_bucket, attempts)
+    SELECT o.app_id, CASE WHEN o.minute < hour_ago THEN '-infinity' ELSE o.minute END, o.status,
+           CASE WHEN o.minute < hour_ago THEN 0 ELSE o.latency_bucket END, sum(o.attempts)
+      FROM old AS o GROUP BY 1, 2, 3, 4;
+    RETURN folded;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.fold_tallies() IS 'Adds up the counts: by minute for the last hour, in one row before that.';
+
+CREATE FUNCTION sms_outbox.is_due(task text, every interval) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES (is_due.task, '-infinity') ON CONFLICT ON CONSTRAINT maintenance_pkey DO NOTHING;
+    UPDATE sms_outbox.maintenance AS m SET ran_at = now()
+     WHERE m.task = ANY (ARRAY(SELECT f.task FROM sms_outbox.maintenance AS f
+                                WHERE f.task = is_due.task AND f.ran_at <= now() - every FOR UPDATE SKIP LOCKED));
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.is_due(text, interval) IS 'Whether a rarer task is to run now; then nobody else runs it at the same time.';
+
+CREATE FUNCTION sms_outbox.run_maintenance() RETURNS TABLE (task text, moved bigint, more boolean)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    batch CONSTANT integer := 2000;
+BEGIN
+    PERFORM sms_outbox.require_read_committed();
+    task := 'time_out';
+    moved := sms_outbox.time_out_leases(batch);
+    more := moved = batch;
+    RETURN NEXT;
+    task := 'expire';
+    moved := sms_outbox.expire(batch);
+    more := moved >= batch;
+    RETURN NEXT;
+    task := 'stage_due';
+    moved := sms_outbox.stage_due(batch);
+    more := moved = batch;
+    RETURN NEXT;
+    task := 'partitions';
+    moved := CASE WHEN sms_outbox.is_due('partitions', interval '1 minute') THEN sms_outbox.prepare_partitions() ELSE 0 END;
+    more := false;
+    RETURN NEXT;
+    task := 'fold';
+    moved := CASE WHEN sms_outbox.is_due('fold', interval '1 minute') THEN sms_outbox.fold_tallies() ELSE 0 END;
+    RETURN NEXT;
+    task := 'prune';
+    moved := CASE WHEN sms_outbox.is_due('prune', interval '1 minute') THEN sms_outbox.prune(batch) ELSE 0 END;
+    more := moved >= batch;
+    IF more THEN
+        UPDATE sms_outbox.maintenance AS m SET ran_at = '-infinity' WHERE m.task = 'prune';
+    END IF;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.run_maintenance() IS 'Everything that time does: leases that are over, expiry, due schedules, partitions ahead, counts, retention. The background worker calls it each sms_outbox.maintenance_interval; without preload any scheduler may. Bounded per call: commit, and call again while any task says more.';

@@ -1,0 +1,146 @@
+-- Retention: whole partitions are dropped; what must go from a partition that stays is deleted in batches.
+
+CREATE FUNCTION sms_outbox.is_day_over(lower_id sms_outbox.message_id, upper_id sms_outbox.message_id, sent_before timestamptz) RETURNS boolean
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NOT EXISTS (SELECT FROM sms_outbox.ready AS r WHERE r.id >= lower_id AND r.id < upper_id)
+       AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.id >= lower_id AND s.id < upper_id)
+       AND NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id >= lower_id AND l.id < upper_id)
+       AND NOT EXISTS (SELECT FROM sms_outbox.ended AS e WHERE e.id >= lower_id AND e.id < upper_id)
+       AND NOT EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id >= lower_id AND a.id < upper_id AND a.finished_at >= sent_before)
+$$;
+COMMENT ON FUNCTION sms_outbox.is_day_over(sms_outbox.message_id, sms_outbox.message_id, timestamptz) IS 'Whether every message between these ids is sent, and was before that time.';
+
+CREATE FUNCTION sms_outbox.drop_day(day date, sent_before timestamptz) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    partition record;
+    patience CONSTANT text := current_setting('lock_timeout');
+BEGIN
+    SELECT * INTO partition FROM sms_outbox.partitions() AS p WHERE p.day = drop_day.day;
+    -- A waiting DROP makes every enqueue wait behind it: not while somebody reads this day, and never for long.
+    IF EXISTS (SELECT FROM pg_locks AS k
+                WHERE k.locktype = 'relation' AND k.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+                  AND k.relation IN (partition.message, partition.attempt) AND k.pid <> pg_backend_pid()) THEN
+        RETURN false;
+    END IF;
+    BEGIN
+        PERFORM set_config('lock_timeout', '50ms', true);
+        EXECUTE format('LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE', partition.message, partition.attempt);
+        -- Only now, in a new statement: a late writer may have come before the lock.
+        IF NOT sms_outbox.is_day_over(partition.lower_id, partition.upper_id, sent_before) THEN
+            PERFORM set_config('lock_timeout', patience, true);
+            RETURN false;
+        END IF;
+        EXECUTE format('DROP TABLE %s, %s', partition.message, partition.attempt);
+        DELETE FROM sms_outbox.tally AS t WHERE t.day = drop_day.day;
+        PERFORM set_config('lock_timeout', patience, true);
+        RETURN true;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN false;
+    END;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.drop_day(date, timestamptz) IS 'Drops the partitions of a day whose messages were all sent before that time; says whether it did. It gives up where it would have to wait for more than 50 ms, to be called again.';
+
+CREATE FUNCTION sms_outbox.forget(gone sms_outbox.message_id[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+BEGIN
+    DELETE FROM sms_outbox.idempotency AS i
+     USING sms_outbox.message AS m
+     WHERE m.id = ANY (gone) AND m.idempotency_key IS NOT NULL
+       AND i.organization_id = m.organization_id AND i.key = m.idempotency_key AND i.id = m.id;
+    WITH counted AS (
+        SELECT sms_outbox.day_of(m.id) AS day, sms_outbox.status_of(m.id) AS status, m.organization_id, count(*) AS messages
+          FROM sms_outbox.message AS m WHERE m.id = ANY (gone) GROUP BY 1, 2, 3
+    )
+    INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+    SELECT c.day, '-infinity', c.status, -c.messages, c.organization_id FROM counted AS c WHERE c.status IS NOT NULL;
+    DELETE FROM sms_outbox.ended AS e WHERE e.id = ANY (gone);
+    DELETE FROM sms_outbox.attempt AS a WHERE a.id = ANY (gone);
+    DELETE FROM sms_outbox.message AS m WHERE m.id = ANY (gone);
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.forget(sms_outbox.message_id[]) IS 'Deletes ended messages with all that belongs to them. Internal: prune() calls it.';
+
+CREATE FUNCTION sms_outbox.prune_keys(lower_id sms_outbox.message_id, upper_id sms_outbox.message_id, max_rows integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    behind sms_outbox.message_id;
+    batch sms_outbox.message_id[];
+BEGIN
+    SELECT m."position" INTO behind FROM sms_outbox.maintenance AS m WHERE m.task = 'prune' AND m."position" >= lower_id AND m."position" < upper_id;
+    SELECT array_agg(k.id ORDER BY k.id) INTO batch
+      FROM (SELECT m.id FROM sms_outbox.message AS m
+             WHERE m.id >= coalesce(behind, lower_id) AND m.id < upper_id AND m.idempotency_key IS NOT NULL
+             ORDER BY m.id LIMIT max_rows) AS k;
+    IF batch IS NULL THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM sms_outbox.idempotency AS i
+     USING sms_outbox.message AS m
+     WHERE m.id = ANY (batch) AND i.organization_id = m.organization_id AND i.key = m.idempotency_key AND i.id = m.id;
+    UPDATE sms_outbox.maintenance AS m SET "position" = batch[cardinality(batch)] WHERE m.task = 'prune';
+    RETURN CASE WHEN cardinality(batch) < max_rows THEN 0 ELSE cardinality(batch) END;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.prune_keys(sms_outbox.message_id, sms_outbox.message_id, integer) IS 'Forgets the next idempotency keys of a day that is about to be dropped; 0 when none are left. Internal: prune() calls it.';
+
+CREATE FUNCTION sms_outbox.prune(max_rows integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    sent_before CONSTANT timestamptz := now() - sms_outbox.setting('retention_sent')::interval;
+    failed_before CONSTANT timestamptz := now() - sms_outbox.setting('retention_failed')::interval;
+    partition record;
+    batch sms_outbox.message_id[];
+    moved bigint := 0;
+BEGIN
+    -- Workers that went without a goodbye.
+    DELETE FROM sms_outbox.worker AS w WHERE w.heartbeat_at < now() - interval '1 day';
+    FOR partition IN
+        SELECT * FROM sms_outbox.partitions() AS p
+         WHERE p.day + 1 <= (greatest(sent_before, failed_before) AT TIME ZONE 'UTC')::date ORDER BY p.day
+    LOOP
+        SELECT array_agg(f.id) INTO batch
+          FROM (SELECT e.id FROM sms_outbox.ended AS e
+                 WHERE e.id >= partition.lower_id AND e.id < partition.upper_id AND e.ended_at < failed_before
+                 ORDER BY e.id LIMIT max_rows FOR UPDATE SKIP LOCKED) AS f;
+        IF batch IS NOT NULL THEN
+            PERFORM sms_outbox.forget(batch);
+            moved := moved + cardinality(batch);
+        END IF;
+        IF moved >= max_rows THEN
+            RETURN moved;
+        END IF;
+        IF sms_outbox.is_day_over(partition.lower_id, partition.upper_id, sent_before) THEN
+            moved := moved + sms_outbox.prune_keys(partition.lower_id, partition.upper_id, max_rows);
+            IF moved >= max_rows THEN
+                RETURN moved;
+            END IF;
+            IF sms_outbox.drop_day(partition.day, sent_before) THEN
+                moved := moved + 1;
+            END IF;
+        ELSIF (partition.day + 1)::timestamp AT TIME ZONE 'UTC' < sent_before THEN
+            -- The day stays for a few of its messages; the sent ones go one by one.
+            SELECT array_agg(f.id) INTO batch
+              FROM (SELECT a.id FROM sms_outbox.attempt AS a
+                     WHERE a.id >= partition.lower_id AND a.id < partition.upper_id AND a.status = 'accepted' AND a.finished_at < sent_before
+                       AND NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id = a.id)
+                     ORDER BY a.id LIMIT max_rows) AS f;
+            IF batch IS NOT NULL THEN
+                PERFORM sms_outbox.forget(batch);
+                moved := moved + cardinality(batch);
+            END IF;
+            IF moved >= max_rows THEN
+                RETURN moved;
+            END IF;
+        END IF;
+    END LOOP;
+    RETURN moved;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.prune(integer) IS 'Deletes what was kept long enough: sent messages after the setting sms_outbox.retention_sent, every other end after sms_outbox.retention_failed, both counted from the end. Equal settings let whole days be dropped; with different ones the days stay until the longer is over, and rows are deleted. A message that waits or is being sent is never deleted.';

@@ -1,0 +1,96 @@
+-- What an operator must know at 3 a.m., each with its cure.
+
+CREATE FUNCTION sms_outbox.health_checks() RETURNS TABLE ("check" text, status text, detail text)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    this_server CONSTANT integer := sms_outbox.server_id();
+    today CONSTANT date := (now() AT TIME ZONE 'UTC')::date;
+    alive integer;
+    oldest interval;
+    amount bigint;
+    last_day date;
+    first_day date;
+    names text;
+BEGIN
+    SELECT count(*) INTO alive FROM sms_outbox.worker AS w WHERE w.heartbeat_at > clock_timestamp() - interval '20 seconds';
+    -- The head of the log of each priority, not the whole queue.
+    SELECT max(now() - head.since) INTO oldest
+      FROM generate_series(0, 2) AS p (priority)
+      CROSS JOIN LATERAL (SELECT r.since FROM sms_outbox.ready AS r
+                           WHERE r.server = this_server AND r.priority = p.priority ORDER BY r.xid, r.id LIMIT 1) AS head;
+    "check" := 'worker_alive';
+    status := CASE WHEN alive > 0 THEN 'ok' WHEN oldest IS NOT NULL THEN 'critical' ELSE 'warn' END;
+    detail := CASE WHEN alive > 0 THEN alive || ' alive' ELSE 'no worker has reported in the last 20 s; start one: sms-outbox worker' END;
+    RETURN NEXT;
+
+    "check" := 'old_pending';
+    status := CASE WHEN oldest > interval '1 hour' THEN 'critical' WHEN oldest > interval '5 minutes' THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN oldest IS NULL THEN 'nothing waits' ELSE 'the oldest due message waits for ' || date_trunc('second', oldest)
+              || CASE WHEN oldest > interval '5 minutes' THEN '; see sms_outbox.waiting for the reasons' ELSE '' END END;
+    RETURN NEXT;
+
+    SELECT count(*) INTO amount FROM (SELECT FROM sms_outbox.lease AS l WHERE l.expires_at < clock_timestamp() - interval '30 seconds' LIMIT 1000) AS stuck;
+    "check" := 'stuck_sending';
+    status := CASE WHEN amount > 0 THEN 'critical' ELSE 'ok' END;
+    detail := CASE WHEN amount > 0 THEN amount || ' leases are over for more than 30 s; maintenance does not run: see background_worker' ELSE 'none' END;
+    RETURN NEXT;
+
+    "check" := 'background_worker';
+    IF EXISTS (SELECT FROM pg_stat_activity AS s WHERE s.backend_type = 'sms_outbox maintainer' AND s.datname = current_database()) THEN
+        status := 'ok';
+        detail := 'alive';
+    ELSIF position('sms_outbox' IN current_setting('shared_preload_libraries')) = 0 THEN
+        status := 'warn';
+        detail := 'sms_outbox is not in shared_preload_libraries: no wake-ups on commit, and any scheduler must call sms_outbox.run_maintenance() each second; add it and restart the server';
+    ELSE
+        status := 'critical';
+        detail := 'not running in this database although preloaded; see the server''s log';
+    END IF;
+    RETURN NEXT;
+
+    SELECT max(p.day), min(p.day) INTO last_day, first_day FROM sms_outbox.partitions() AS p;
+    "check" := 'partitions_ahead';
+    status := CASE WHEN last_day IS NULL THEN 'ok' WHEN last_day <= today THEN 'critical' WHEN last_day < today + 3 THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN last_day IS NULL THEN 'none yet; the first install_app makes them' ELSE 'made up to ' || last_day
+              || CASE WHEN last_day < today + 3 THEN '; call sms_outbox.prepare_partitions()' ELSE '' END END;
+    RETURN NEXT;
+
+    "check" := 'retention';
+    amount := today - first_day - extract(day FROM greatest(sms_outbox.setting('retention_sent')::interval, sms_outbox.setting('retention_failed')::interval));
+    status := CASE WHEN amount > 3 THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN amount > 3 THEN 'the partition of ' || first_day || ' is ' || amount || ' days behind: it holds an unfinished message, or somebody reads it all the time'
+              ELSE 'up to date' END;
+    RETURN NEXT;
+
+    SELECT count(*) INTO amount FROM (
+        (SELECT FROM sms_outbox.ready AS r WHERE r.server < this_server LIMIT 10000)
+        UNION ALL (SELECT FROM sms_outbox.ready AS r WHERE r.server > this_server LIMIT 10000)) AS held;
+    "check" := 'held';
+    status := CASE WHEN amount > 0 THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN amount > 0 THEN CASE WHEN amount >= 10000 THEN '10000 or more' ELSE amount::text END
+              || ' messages were queued by another server (restore, clone or promotion) and are not sent; when that server sends nothing any more: SELECT sms_outbox.release_held()'
+              ELSE 'none' END;
+    RETURN NEXT;
+
+    SELECT string_agg(s.app_id || ' (' || s.provider_slug || ': ' || s.reason || ')', ', ' ORDER BY s.app_id) INTO names
+      FROM sms_outbox.app_state AS s WHERE s.reason IN ('account_refused', 'breaker_open');
+    "check" := 'apps';
+    status := CASE WHEN names IS NULL THEN 'ok' ELSE 'warn' END;
+    detail := coalesce('apps with an open breaker: ' || names || '; see sms_outbox.app_stats for their last error', 'no breaker is open');
+    RETURN NEXT;
+
+    SELECT max(x.age) INTO oldest FROM (
+        SELECT now() - s.xact_start AS age FROM pg_stat_activity AS s WHERE s.backend_xmin IS NOT NULL OR s.backend_xid IS NOT NULL
+        UNION ALL SELECT now() - p.prepared FROM pg_prepared_xacts AS p) AS x;
+    "check" := 'horizon';
+    status := CASE WHEN oldest > interval '10 minutes' THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN oldest > interval '10 minutes' THEN 'a transaction is open for ' || date_trunc('second', oldest)
+              || ' (see pg_stat_activity and pg_prepared_xacts): dead rows cannot be cleaned and grow until it ends' ELSE 'no long transaction' END;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.health_checks() IS 'The checks of the view health.';
+
+CREATE VIEW sms_outbox.health AS SELECT h."check", h.status, h.detail FROM sms_outbox.health_checks() AS h;
+COMMENT ON VIEW sms_outbox.health IS 'The condition of the outbox: each check is ok, warn or critical, and its detail names the cure.';

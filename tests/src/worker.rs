@@ -1,0 +1,122 @@
+//! The real `sms-outbox worker`, as a process of its own.
+
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{Process, Signal};
+use crate::{Database, paths, patience, run};
+
+/// A worker that is made ready to start.
+#[derive(Debug)]
+#[must_use]
+pub struct Options<'a> {
+    database: &'a Database,
+    name: String,
+    command: Command,
+}
+
+impl Options<'_> {
+    /// Its name in leases, attempts and `worker_stats`.
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// A setting, by its environment variable: `SMS_OUTBOX_CONCURRENCY`, `DATABASE_URL`, ….
+    pub fn set(mut self, variable: &str, value: &str) -> Self {
+        self.command.env(variable, value);
+        self
+    }
+
+    /// Starts it, and waits until the database knows that it lives.
+    pub async fn start(self) -> Result<Worker> {
+        let database = self.database;
+        let mut worker = self.spawn()?;
+        let alive = format!(
+            "SELECT EXISTS (SELECT FROM sms_outbox.worker_stats WHERE name = '{}')",
+            worker.name.replace('\'', "''")
+        );
+        let asked = async || {
+            ensure!(worker.process.is_running(), "the worker ended:\n{}", worker.process.tail());
+            Ok(database.value::<bool>(&alive, &[]).await?.then_some(()))
+        };
+        database.wait_for(format!("worker {} is alive", worker.name), asked).await?;
+        Ok(worker)
+    }
+
+    /// Starts it and does not wait: for workers that cannot come up.
+    pub fn spawn(mut self) -> Result<Worker> {
+        self.command.env("SMS_OUTBOX_WORKER_NAME", &self.name);
+        let log = run::fresh("worker")?;
+        self.database.add_log(log.clone());
+        let process = Process::spawn(&self.name, self.command, &log, Signal::KILL)?;
+        Ok(Worker { name: self.name, process })
+    }
+}
+
+/// A worker process. Dropped, it is killed; [`Worker::drain`] stops it well.
+#[derive(Debug)]
+pub struct Worker {
+    name: String,
+    process: Process,
+}
+
+impl Worker {
+    /// Starts one on a database, by TCP and with the rights of login `worker`.
+    pub async fn start(database: &Database) -> Result<Self> {
+        Self::options(database)?.start().await
+    }
+
+    /// Starts one that is different.
+    pub fn options(database: &Database) -> Result<Options<'_>> {
+        let mut command = command("worker")?;
+        command.env("DATABASE_URL", database.url("worker"));
+        Ok(Options { database, name: format!("worker-{}", run::number()?), command })
+    }
+
+    /// Its name in leases, attempts and `worker_stats`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process: signals, log, end.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(patience()).await.map(drop)
+    }
+
+    /// SIGSTOP: it stands still and holds its leases.
+    pub fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+
+    /// SIGTERM, and waits for the graceful end.
+    pub async fn drain(&mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::TERM)?;
+        self.process.wait(patience()).await
+    }
+}
+
+/// `sms-outbox SUBCOMMAND` with nothing of this process's environment but the path.
+pub fn command(subcommand: &str) -> Result<Command> {
+    let mut command = Command::new(paths::command()?);
+    command.arg(subcommand).env_clear().current_dir(run::folder()?);
+    command.env("PATH", std::env::var_os("PATH").context("PATH is not set")?);
+    Ok(command)
+}

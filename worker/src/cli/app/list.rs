@@ -1,0 +1,100 @@
+//! `sms-outbox app list` and `app providers`.
+
+use clap::Args;
+
+use crate::cli::failure::Usage;
+use crate::cli::terminal::{Terminal, or_dash};
+use crate::cli::{Global, session};
+use crate::outbox::postgres::operator::apps::{self, App};
+use crate::provider::{Registry, catalog};
+
+/// List installed apps, in the order in which they are tried
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListArgs {
+    /// Only this organization
+    #[arg(long, short = 'g', value_name = "ID")]
+    organization: Option<String>,
+}
+
+/// List the providers that this binary knows, or the fields of one
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ProvidersArgs {
+    /// The provider
+    provider: Option<String>,
+}
+
+pub(super) async fn run(global: &Global, terminal: &Terminal, args: &ListArgs) -> anyhow::Result<()> {
+    let client = session::open(global, "app list").await?;
+    let found = apps::list(&client, args.organization.as_deref()).await?;
+    if terminal.is_json() {
+        return terminal.json(&found);
+    }
+    if found.is_empty() {
+        terminal.note(
+            "no app is installed; see sms-outbox app providers, then: sms-outbox app install ORGANIZATION PROVIDER …",
+        );
+        return Ok(());
+    }
+    let headings =
+        ["app", "organization", "provider", "name", "position", "weight", "in flight", "rate", "state", "config"];
+    terminal.table(&headings, found.into_iter().map(row).collect())
+}
+
+fn row(app: App) -> Vec<String> {
+    let state = state(&app);
+    vec![
+        app.app_id.to_string(),
+        app.organization_id,
+        app.provider_slug,
+        app.name,
+        app.position.to_string(),
+        app.weight.to_string(),
+        format!("max {}", app.max_in_flight),
+        app.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s")),
+        state,
+        app.config_set.join(" "),
+    ]
+}
+
+/// The state with its reason.
+pub(in crate::cli) fn state(app: &App) -> String {
+    match (&app.paused, &app.paused_reason) {
+        (true, Some(reason)) => format!("paused: {reason}"),
+        (true, None) => "paused".to_owned(),
+        (false, _) => app.state.clone(),
+    }
+}
+
+pub(super) fn providers(terminal: &Terminal, args: &ProvidersArgs) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let Some(slug) = &args.provider else {
+        if terminal.is_json() {
+            return terminal.json(&catalog());
+        }
+        let rows = registry.iter().map(|provider| {
+            let required = provider.fields().iter().filter(|field| field.required).map(|field| field.name);
+            vec![provider.slug().to_owned(), provider.name().to_owned(), required.collect::<Vec<_>>().join(" ")]
+        });
+        return terminal.table(&["provider", "name", "needs"], rows.collect());
+    };
+    let Some(provider) = registry.get(slug) else {
+        let known: Vec<&str> = registry.iter().map(|provider| provider.slug()).collect();
+        return Err(Usage(format!("provider: there is no {slug}; known are {}", known.join(", "))).into());
+    };
+    if terminal.is_json() {
+        let all = catalog();
+        let entry = all.as_array().and_then(|all| all.iter().find(|entry| entry["slug"] == *provider.slug()));
+        return terminal.json(&entry);
+    }
+    let rows = provider.fields().iter().map(|field| {
+        let mark = |is: bool, word: &str| or_dash(is.then_some(word));
+        vec![
+            field.name.to_owned(),
+            field.kind.word().to_owned(),
+            mark(field.required, "required"),
+            mark(field.secret, "secret"),
+            field.description.to_owned(),
+        ]
+    });
+    terminal.table(&["field", "type", "", "", "description"], rows.collect())
+}

@@ -1,0 +1,63 @@
+//! `sms-outbox install`.
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::json;
+
+use super::terminal::Terminal;
+use super::{Global, session};
+use crate::outbox::postgres::connect::{self, ConnectError};
+use crate::outbox::postgres::operator::server;
+
+/// Create the extension in a database, or update it to the version on the server's disk
+///
+/// Log in as a superuser. The extension's files must be on the server: make install PG_CONFIG=…, or a package.
+#[derive(Debug, Args)]
+pub(super) struct InstallArgs {}
+
+pub(super) async fn run(global: &Global, terminal: &Terminal, _: &InstallArgs) -> anyhow::Result<()> {
+    let client = session::target(global, "install")?.connect().await?;
+    let place = connect::identify(&client).await?;
+    let versions = server::versions(&client).await?;
+    let Some(available) = versions.available else {
+        bail!(
+            "the files of the extension sms_outbox are not on the server; there, run: make install \
+             PG_CONFIG=/path/to/pg_config, or install the package for PostgreSQL {}",
+            place.version_num / 10_000
+        );
+    };
+    if connect::is_newer(&available) {
+        let database = place.database;
+        return Err(
+            ConnectError::ExtensionNewer { database, found: available, binary: env!("CARGO_PKG_VERSION") }.into()
+        );
+    }
+    let done = match versions.installed.as_deref() {
+        None => {
+            server::create_extension(&client).await?;
+            "created"
+        }
+        Some(installed) if installed == available => "unchanged",
+        Some(_) => {
+            server::update_extension(&client).await?;
+            "updated"
+        }
+    };
+    let now = connect::identify(&client).await?.extension;
+    if terminal.is_json() {
+        let before = versions.installed;
+        return terminal.json(&json!({"database": place.database, "result": done, "before": before, "version": now}));
+    }
+    let now = now.unwrap_or_default();
+    terminal.line(&match (done, versions.installed) {
+        ("updated", Some(before)) => {
+            format!("updated the extension in database {} from {before} to {now}", place.database)
+        }
+        ("created", _) => format!("created the extension {now} in database {}", place.database),
+        _ => format!("the extension {now} was in database {} already", place.database),
+    })?;
+    if done == "created" {
+        terminal.note("next: sms-outbox doctor, then sms-outbox app install ORGANIZATION PROVIDER …");
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! The loop of a worker: wait, look, schedule, claim, deliver, finish. It holds no rule of its own: what may be sent
+//! next is the [`Scheduler`]'s to say, what an outcome means the outbox's.
+
+mod finisher;
+mod heart;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::start::run;
+use crate::message::{AppId, AttemptStatus, MessageId};
+use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
+use crate::scheduler::Scheduler;
+
+/// Few large claims beat many small ones, and one never holds back more than this from other workers.
+const LARGEST_CLAIM: usize = 256;
+
+/// How often leases are compared with what is in flight: an answer of `claim` may have been lost.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pause after an error of the database, so that a restarting one is not stormed.
+const ERROR_PAUSE: Duration = Duration::from_millis(500);
+
+/// One attempt at handing a message to a provider.
+pub trait Deliver: Send + Sync + 'static {
+    /// Makes the attempt, and says how it ended. `claimed` was read before the claim was asked for.
+    fn deliver(&self, lease: &Lease, claimed: Instant) -> impl Future<Output = Outcome> + Send;
+}
+
+/// The attempt of a message: what a lease is proven by.
+type Token = (MessageId, i16);
+
+/// How the dispatcher is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most attempts in flight; one that ended counts until it is recorded.
+    pub concurrency: usize,
+    /// Longest pause between two looks.
+    pub poll_interval: Duration,
+    /// How long to wait at the end for attempts in flight.
+    pub drain_timeout: Duration,
+}
+
+/// What the parts of a worker tell each other.
+#[derive(Clone)]
+pub struct Signals {
+    /// There may be something to claim.
+    pub wake: Arc<Notify>,
+    /// Names of the live workers, this one included.
+    pub workers: watch::Receiver<Vec<String>>,
+    /// Claim nothing more; end when nothing is in flight.
+    pub shutdown: CancellationToken,
+    /// End now.
+    pub abort: CancellationToken,
+    /// What the worker says of itself.
+    pub counters: Arc<heart::Counters>,
+}
+
+/// The loop's state.
+pub struct Dispatcher<O, D> {
+    outbox: Arc<O>,
+    deliver: Arc<D>,
+    scheduler: Scheduler,
+    options: Options,
+    signals: Signals,
+    started: Instant,
+    in_flight: HashMap<Token, AppId>,
+    tasks: JoinSet<()>,
+    ended: mpsc::Sender<Finish>,
+    recorded: mpsc::Receiver<Vec<Token>>,
+    next_look: Duration,
+    next_reconcile: Duration,
+    not_before: Duration,
+}
+
+impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
+    /// A dispatcher; the finisher that records its outcomes runs from now on.
+    pub fn new(outbox: Arc<O>, deliver: Arc<D>, scheduler: Scheduler, options: Options, signals: Signals) -> Self {
+        let (ended, unrecorded) = mpsc::channel(options.concurrency.max(1));
+        let (report, recorded) = mpsc::channel(options.concurrency.max(1));
+        tokio::spawn(finisher::run(outbox.clone(), unrecorded, report, signals.counters.clone()));
+        Self {
+            outbox,
+            deliver,
+            scheduler,
+            options,
+            signals,
+            started: Instant::now(),
+            in_flight: HashMap::new(),
+            tasks: JoinSet::new(),
+            ended,
+            recorded,
+            next_look: Duration::ZERO,
+            next_reconcile: RECONCILE_INTERVAL,
+            not_before: Duration::ZERO,
+        }
+    }
+
+    /// Runs until shut down. Returns how many attempts it left behind without a recorded outcome: none, unless
+    /// the drain time ran out or it was aborted.
+    pub async fn run(mut self) -> usize {
+        let (shutdown, abort) = (self.signals.shutdown.clone(), self.signals.abort.clone());
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = self.turn() => {}
+                () = abort.cancelled() => return self.in_flight.len(),
+            }
+            tokio::select! {
+                () = self.wait() => {}
+                () = shutdown.cancelled() => {}
+                () = abort.cancelled() => return self.in_flight.len(),
+            }
+        }
+        tracing::info!(in_flight = self.in_flight.len(), "stopping: claiming nothing more");
+        let patience = self.options.drain_timeout;
+        tokio::select! {
+            () = self.drain() => {}
+            () = tokio::time::sleep(patience) => {}
+            () = abort.cancelled() => {}
+        }
+        self.in_flight.len()
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Reads and claims as much as there is room for.
+    async fn turn(&mut self) {
+        while self.now() >= self.not_before && !self.signals.shutdown.is_cancelled() {
+            let worked = match self.step().await {
+                Ok(worked) => worked,
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox did not answer; trying again");
+                    self.not_before = self.now() + ERROR_PAUSE;
+                    return;
+                }
+            };
+            self.collect();
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    /// One look, one read of apps and one claim, each where it is due. Says whether another step may find more.
+    async fn step(&mut self) -> Result<bool, OutboxError> {
+        if self.signals.workers.has_changed().unwrap_or(false) {
+            let workers = self.signals.workers.borrow_and_update().clone();
+            self.scheduler.set_workers(&workers);
+        }
+        if self.now() >= self.next_reconcile {
+            self.next_reconcile = self.now() + RECONCILE_INTERVAL;
+            self.reconcile().await?;
+        }
+        let mut more = false;
+        if self.now() >= self.next_look {
+            let look = self.scheduler.next_look(self.now());
+            let looked = self.outbox.look(&look).await?;
+            more = self.scheduler.observe(self.now(), &look, &looked);
+            self.next_look = if more { self.now() } else { self.now() + self.options.poll_interval };
+        }
+        let unknown = self.scheduler.organizations_needing_apps(self.now());
+        if !unknown.is_empty() {
+            let apps = self.outbox.apps(&unknown).await?;
+            self.scheduler.set_apps(self.now(), &unknown, apps);
+        }
+        Ok(self.claim().await? || more)
+    }
+
+    /// Claims what the scheduler picks, and begins the attempts.
+    async fn claim(&mut self) -> Result<bool, OutboxError> {
+        let free = self.options.concurrency.saturating_sub(self.in_flight.len()).min(LARGEST_CLAIM);
+        let claims = self.scheduler.plan(self.now(), free);
+        if claims.is_empty() {
+            return Ok(false);
+        }
+        // Before the call: the lease begins while it runs, and must never end before our own count of it.
+        let asked = Instant::now();
+        let answers = match self.outbox.claim(&claims).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                // Perhaps it was committed all the same: then these are our leases, and reconcile gives them back.
+                self.scheduler.unasked(self.now(), &claims);
+                self.next_reconcile = Duration::ZERO;
+                return Err(error);
+            }
+        };
+        self.scheduler.claimed(self.now(), &claims, &answers);
+        for answer in answers {
+            if let Claimed::Leased(lease) = answer {
+                self.begin(*lease, asked);
+            }
+        }
+        Ok(true)
+    }
+
+    fn begin(&mut self, lease: Lease, asked: Instant) {
+        let token = (lease.id, lease.attempt);
+        self.in_flight.insert(token, lease.app);
+        self.signals.counters.claimed(self.in_flight.len());
+        let (deliver, ended) = (self.deliver.clone(), self.ended.clone());
+        self.tasks.spawn(async move {
+            // A bug in an adapter must not lose the message: what it did is unclear, and said so.
+            let attempt = AssertUnwindSafe(deliver.deliver(&lease, asked)).catch_unwind().await;
+            let outcome = attempt.unwrap_or_else(|_| {
+                tracing::error!(id = %lease.id, attempt = lease.attempt, provider = %lease.slug, "the adapter panicked");
+                own_outcome(AttemptStatus::Unclear, "panic", "the provider's adapter failed; it may have been sent")
+            });
+            let finish = Finish { id: lease.id, attempt: lease.attempt, outcome };
+            // The finisher outlives all attempts; without it the process is ending.
+            let _ = ended.send(finish).await;
+        });
+    }
+
+    /// Gives back what was claimed for us without our knowing: the answer of the claim was lost. No claim of ours is
+    /// running at this moment, and what was recorded meanwhile is still in `in_flight`: it is taken out between steps
+    /// only. So a lease that we do not know was never begun.
+    async fn reconcile(&mut self) -> Result<(), OutboxError> {
+        let leases = self.outbox.leases().await?;
+        let lost: Vec<Finish> = leases
+            .into_iter()
+            .filter(|token| !self.in_flight.contains_key(token))
+            .map(|(id, attempt)| Finish {
+                id,
+                attempt,
+                outcome: own_outcome(AttemptStatus::NotSent, "claim_answer_lost", "the answer of the claim was lost; nothing was sent"),
+            })
+            .collect();
+        if !lost.is_empty() {
+            tracing::warn!(messages = lost.len(), "giving back messages whose claim was answered to nobody");
+            self.outbox.finish(&lost).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the room of attempts that are recorded.
+    fn collect(&mut self) {
+        while let Ok(tokens) = self.recorded.try_recv() {
+            self.release(tokens);
+        }
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn release(&mut self, tokens: Vec<Token>) {
+        for token in tokens {
+            if let Some(app) = self.in_flight.remove(&token) {
+                self.scheduler.released(app);
+            }
+        }
+        self.signals.counters.in_flight(self.in_flight.len());
+    }
+
+    /// Waits until there may be something to do.
+    async fn wait(&mut self) {
+        let now = self.now();
+        let mut until = self.next_look.min(self.next_reconcile);
+        if let Some(wake) = self.scheduler.next_wake() {
+            until = until.min(wake);
+        }
+        let pause = until.max(self.not_before).saturating_sub(now);
+        let wake = self.signals.wake.clone();
+        tokio::select! {
+            tokens = self.recorded.recv() => self.release(tokens.unwrap_or_default()),
+            () = wake.notified() => self.next_look = self.now(),
+            _ = self.signals.workers.changed() => self.signals.workers.mark_changed(),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    async fn drain(&mut self) {
+        while !self.in_flight.is_empty() {
+            match self.recorded.recv().await {
+                Some(tokens) => self.release(tokens),
+                None => return,
+            }
+        }
+    }
+}
+
+/// An outcome that no provider had a part in.
+fn own_outcome(status: AttemptStatus, code: &str, message: &str) -> Outcome {
+    Outcome {
+        status,
+        http_status: None,
+        error_code: Some(code.to_owned()),
+        error_message: Some(message.to_owned()),
+        response: None,
+        provider_message_id: None,
+        retry_after: None,
+    }
+}

@@ -1,0 +1,83 @@
+//! Puts a worker together from its settings, and runs it until it is told to stop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use secrecy::ExposeSecret;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::heart::{self, Counters};
+use super::{Deliver, Dispatcher, Options, Signals};
+use crate::config::WorkerSettings;
+use crate::delivery::{Delivery, DeliveryOptions};
+use crate::notifier;
+use crate::outbox::postgres::PostgresOutbox;
+use crate::outbox::postgres::connect::{self, Target};
+use crate::outbox::{Lease, Outcome};
+use crate::provider::Registry;
+use crate::provider::http::{Client, ClientOptions};
+use crate::scheduler::{Limits, Scheduler};
+
+/// Time that a lease must have beyond the longest request: to claim, to wait for the outcome's turn, and to record it.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+impl Deliver for Delivery {
+    async fn deliver(&self, lease: &Lease, claimed: Instant) -> Outcome {
+        Self::deliver(self, lease, claimed).await
+    }
+}
+
+/// Runs a worker: until `shutdown` (drain, then end) or `abort` (end now).
+pub async fn run(settings: WorkerSettings, shutdown: CancellationToken, abort: CancellationToken) -> anyhow::Result<()> {
+    let target = Target::parse(settings.database_url.expose_secret(), &format!("sms-outbox worker {}", settings.name), settings.connect_timeout)?;
+    connect::check(&target.connect().await?).await?;
+    // A name may be used again after a crash, or twice by mistake; the leases of another incarnation are not ours to give back.
+    let incarnation = uuid::Uuid::new_v4().simple().to_string();
+    let worker = format!("{}/{}", settings.name, &incarnation[..6]);
+    let outbox = Arc::new(PostgresOutbox::new(target, &worker)?);
+
+    let lease = outbox.lease_timeout().await.context("reading the setting sms_outbox.lease_timeout")?;
+    if lease < settings.http_timeout + LEASE_MARGIN {
+        bail!(
+            "http_timeout: {:?} leaves no room in the lease of {lease:?} (setting sms_outbox.lease_timeout of the database); \
+             shorten http_timeout to {:?} at most, or lengthen the lease",
+            settings.http_timeout,
+            lease.saturating_sub(LEASE_MARGIN),
+        );
+    }
+
+    let counters = Arc::new(Counters::default());
+    let wake = Arc::new(Notify::new());
+    let (live, workers) = watch::channel(vec![worker.clone()]);
+    let heart = tokio::spawn(heart::run(outbox.clone(), counters.clone(), settings.host.clone(), settings.heartbeat_interval, live));
+    let ear = settings.listen.then(|| tokio::spawn(notifier::run((*outbox).clone(), wake.clone())));
+
+    let signals = Signals { wake, workers, shutdown, abort, counters };
+    let options = Options {
+        concurrency: settings.concurrency,
+        poll_interval: settings.poll_interval,
+        drain_timeout: settings.drain_timeout,
+    };
+    let client = Client::new(ClientOptions { connect_timeout: settings.connect_timeout, ..ClientOptions::default() })?;
+    let delivery = Arc::new(Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout }));
+    let scheduler = Scheduler::new(&*worker, Limits::default());
+    let dispatcher = Dispatcher::new(outbox.clone(), delivery, scheduler, options, signals);
+    tracing::info!(worker, database = %outbox.target(), concurrency = settings.concurrency, listen = settings.listen, "worker ready");
+    let left = dispatcher.run().await;
+
+    heart.abort();
+    if let Some(ear) = ear {
+        ear.abort();
+    }
+    if left > 0 {
+        bail!("stopped with {left} attempts in flight; those messages end as dispatch_timeout when their leases are over");
+    }
+    // Others notice a silent worker by themselves, only later: an error here is not worth a failed stop.
+    if let Err(error) = outbox.goodbye().await {
+        tracing::debug!(%error, "no goodbye");
+    }
+    tracing::info!("worker stopped");
+    Ok(())
+}

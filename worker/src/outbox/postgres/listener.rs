@@ -1,0 +1,60 @@
+//! LISTEN on a connection of its own, which always reads: one that does not would pin the horizon of the whole server.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_postgres::AsyncMessage;
+
+use super::PostgresOutbox;
+use super::connect::ConnectError;
+
+/// How often the connection is proven to be alive. Between proofs a dead one only costs the poll interval.
+const PROOF_INTERVAL: Duration = Duration::from_secs(30);
+const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why listening ended. It never ends well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// No connection came about.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke.
+    #[error("the listening connection broke: {0}")]
+    Broken(#[from] tokio_postgres::Error),
+    /// The connection is silent: half open.
+    #[error("the listening connection is silent")]
+    Silent,
+}
+
+impl PostgresOutbox {
+    /// Listens until the connection ends; wakes once when it listens (for what was missed before) and at each notification.
+    pub(crate) async fn listen(&self, wake: &Notify) -> Result<std::convert::Infallible, ListenError> {
+        let (client, mut connection) = self.target.open().await?;
+        let mut messages = poll_fn(move |context| connection.poll_message(context));
+        let mut reading = Box::pin(async move {
+            loop {
+                match (&mut messages).await {
+                    Some(Ok(AsyncMessage::Notification(_))) => wake.notify_one(),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return ListenError::Broken(error),
+                    None => return ListenError::Silent,
+                }
+            }
+        });
+        let talking = async {
+            client.batch_execute("LISTEN sms_outbox").await?;
+            tracing::debug!("listening");
+            wake.notify_one();
+            loop {
+                tokio::time::sleep(PROOF_INTERVAL).await;
+                let proof = tokio::time::timeout(PROOF_TIMEOUT, client.simple_query(""));
+                proof.await.map_err(|_| ListenError::Silent)??;
+            }
+        };
+        tokio::select! {
+            error = &mut reading => Err(error),
+            error = talking => error,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Installed apps.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_postgres::types::{Json, Type};
+use tokio_postgres::{Client, Error};
+
+use super::{call, row, rows};
+
+/// An installed app as the view `apps_installed` shows it: which fields of its configuration are set, never their values.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct App {
+    pub(crate) app_id: i64,
+    pub(crate) organization_id: String,
+    pub(crate) provider_slug: String,
+    pub(crate) name: String,
+    pub(crate) position: i32,
+    pub(crate) weight: i32,
+    pub(crate) max_in_flight: i32,
+    pub(crate) rate: Option<f64>,
+    pub(crate) resend_unclear: bool,
+    pub(crate) paused: bool,
+    pub(crate) paused_reason: Option<String>,
+    pub(crate) state: String,
+    pub(crate) config_set: Vec<String>,
+    /// Where its requests go, when that is not the provider's own address.
+    pub(crate) address: Option<String>,
+    pub(crate) installed_at: Timestamp,
+}
+
+/// All installed apps, or those of one organization, in the order in which they are tried.
+pub(crate) async fn list(client: &Client, organization: Option<&str>) -> Result<Vec<App>, Error> {
+    let statement = "SELECT pg_catalog.to_json(a) FROM sms_outbox.apps_installed a
+                      WHERE $1 IS NULL OR a.organization_id = $1 ORDER BY a.organization_id, a.position, a.app_id";
+    rows(client, statement, &[(&organization, Type::TEXT)]).await
+}
+
+/// Order, limits and flags of an app; what is `None` takes the default at install and is kept at update.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Policy {
+    pub(crate) position: Option<i32>,
+    pub(crate) weight: Option<i32>,
+    pub(crate) max_in_flight: Option<i32>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) resend_unclear: Option<bool>,
+}
+
+impl Policy {
+    /// Whether it says nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Installs an app and returns its id.
+pub(crate) async fn install(
+    client: &Client,
+    organization: &str,
+    slug: &str,
+    name: &str,
+    config: &Value,
+    policy: &Policy,
+) -> Result<i64, Error> {
+    let statement = "SELECT pg_catalog.to_json(sms_outbox.install_app(
+        organization_id => $1, provider_slug => $2, name => $3, config => $4, \"position\" => coalesce($5, 100),
+        weight => coalesce($6, 1), max_in_flight => coalesce($7, 16), rate => $8, resend_unclear => coalesce($9, false)))";
+    let parameters: super::Parameters<'_> = &[
+        (&organization, Type::TEXT),
+        (&slug, Type::TEXT),
+        (&name, Type::TEXT),
+        (&Json(config), Type::JSONB),
+        (&policy.position, Type::INT4),
+        (&policy.weight, Type::INT4),
+        (&policy.max_in_flight, Type::INT4),
+        (&policy.rate, Type::FLOAT8),
+        (&policy.resend_unclear, Type::BOOL),
+    ];
+    row(client, statement, parameters).await
+}
+
+/// Changes an app; what is `None` stays.
+pub(crate) async fn update(
+    client: &Client,
+    app: i64,
+    name: Option<&str>,
+    config: Option<&Value>,
+    policy: &Policy,
+) -> Result<(), Error> {
+    let statement = "SELECT sms_outbox.update_app(
+        app_id => $1, name => $2, config => $3, \"position\" => $4, weight => $5, max_in_flight => $6, rate => $7,
+        resend_unclear => $8)";
+    let parameters: super::Parameters<'_> = &[
+        (&app, Type::INT8),
+        (&name, Type::TEXT),
+        (&config.map(Json), Type::JSONB),
+        (&policy.position, Type::INT4),
+        (&policy.weight, Type::INT4),
+        (&policy.max_in_flight, Type::INT4),
+        (&policy.rate, Type::FLOAT8),
+        (&policy.resend_unclear, Type::BOOL),
+    ];
+    call(client, statement, parameters).await
+}
+
+/// Uninstalls an app: its live attempts finish, its history stays.
+pub(crate) async fn uninstall(client: &Client, app: i64) -> Result<(), Error> {
+    call(client, "SELECT sms_outbox.uninstall_app(app_id => $1)", &[(&app, Type::INT8)]).await
+}
+
+/// Pauses an app: its messages wait, or go to the organization's other apps.
+pub(crate) async fn pause(client: &Client, app: i64, reason: Option<&str>) -> Result<(), Error> {
+    let statement = "SELECT sms_outbox.pause_app(app_id => $1, reason => $2)";
+    call(client, statement, &[(&app, Type::INT8), (&reason, Type::TEXT)]).await
+}
+
+/// Ends a pause, and closes the breaker.
+pub(crate) async fn resume(client: &Client, app: i64) -> Result<(), Error> {
+    call(client, "SELECT sms_outbox.resume_app(app_id => $1)", &[(&app, Type::INT8)]).await
+}

@@ -1,0 +1,308 @@
+//! `twilio-sms`: Twilio Programmable Messaging. `POST …/Messages.json` with basic authentication and a form.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::address;
+use super::config::{self, ALLOW_HTTP, BASE_URL, Kind};
+use super::verdict::scalar;
+use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
+use crate::message::AttemptStatus::{self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled};
+
+const OWN_ADDRESS: &str = "https://api.twilio.com";
+
+const FIELDS: &[Field] = &[
+    Field::new("account_sid", Kind::String, "Account SID, AC and 32 hexadecimal digits, from the Twilio console.")
+        .required(),
+    Field::new("auth_token", Kind::String, "Auth token of the account; or use an API key.").secret(),
+    Field::new("api_key_sid", Kind::String, "SID of an API key, used instead of the auth token."),
+    Field::new("api_key_secret", Kind::String, "Secret of that API key.").secret(),
+    Field::new(
+        "sender",
+        Kind::String,
+        "Number, short code or alphanumeric sender of messages that name none; or use a messaging service.",
+    ),
+    Field::new(
+        "messaging_service_sid",
+        Kind::String,
+        "Messaging service, MG and 32 hexadecimal digits, that chooses the sender of messages that name none.",
+    ),
+    BASE_URL,
+    ALLOW_HTTP,
+];
+
+/// The provider.
+pub struct Twilio;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    account_sid: String,
+    auth_token: Option<SecretString>,
+    api_key_sid: Option<String>,
+    api_key_secret: Option<SecretString>,
+    sender: Option<String>,
+    messaging_service_sid: Option<String>,
+    base_url: Option<String>,
+    #[serde(default)]
+    allow_http: bool,
+}
+
+impl Config {
+    fn authorization(&self) -> Result<HeaderValue, ConfigError> {
+        let (user, secret) = match (&self.auth_token, &self.api_key_sid, &self.api_key_secret) {
+            (Some(token), None, None) => (&self.account_sid, token),
+            (None, Some(sid), Some(secret)) => (sid, secret),
+            (None, Some(_), None) => {
+                return Err(ConfigError::new("api_key_secret", "is missing", "give the secret of the API key"));
+            }
+            (None, None, Some(_)) => {
+                return Err(ConfigError::new("api_key_sid", "is missing", "give the SID of the API key"));
+            }
+            (None, None, None) => {
+                return Err(ConfigError::new(
+                    "auth_token",
+                    "is missing",
+                    "give the auth token, or api_key_sid and api_key_secret",
+                ));
+            }
+            (Some(_), ..) => {
+                return Err(ConfigError::new(
+                    "auth_token",
+                    "is given beside an API key",
+                    "give either the auth token or the API key",
+                ));
+            }
+        };
+        let credentials = STANDARD.encode(format!("{user}:{}", secret.expose_secret()));
+        address::header("auth_token", &format!("Basic {credentials}"))
+    }
+
+    fn sender(self) -> Result<Option<Sender>, ConfigError> {
+        match (self.sender, self.messaging_service_sid) {
+            (Some(_), Some(_)) => Err(ConfigError::new(
+                "sender",
+                "is given beside a messaging service",
+                "give either sender or messaging_service_sid",
+            )),
+            (Some(sender), None) => Ok(Some(Sender::From(sender))),
+            (None, Some(sid)) => sid_of("messaging_service_sid", "MG", &sid).map(|()| Some(Sender::Service(sid))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+fn sid_of(field: &str, prefix: &str, sid: &str) -> Result<(), ConfigError> {
+    let digits = sid.strip_prefix(prefix).unwrap_or_default();
+    if digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    Err(ConfigError::new(
+        field,
+        format!("is not {prefix} and 32 hexadecimal digits"),
+        "copy it from the Twilio console",
+    ))
+}
+
+impl Provider for Twilio {
+    fn slug(&self) -> &'static str {
+        "twilio-sms"
+    }
+
+    fn name(&self) -> &'static str {
+        "Twilio"
+    }
+
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
+    fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
+        let config: Config = config::read(FIELDS, config)?;
+        sid_of("account_sid", "AC", &config.account_sid)?;
+        let path = format!("/2010-04-01/Accounts/{}/Messages.json", config.account_sid);
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, &path)?;
+        Ok(Box::new(Open { url, authorization: config.authorization()?, sender: config.sender()? }))
+    }
+}
+
+enum Sender {
+    From(String),
+    Service(String),
+}
+
+struct Open {
+    url: Url,
+    authorization: HeaderValue,
+    sender: Option<Sender>,
+}
+
+impl Account for Open {
+    fn request(&self, sms: &Sms<'_>) -> Result<Request, Verdict> {
+        let sender = match (sms.sender, &self.sender) {
+            (Some(sender), _) => ("From", sender),
+            (None, Some(Sender::From(sender))) => ("From", sender.as_str()),
+            (None, Some(Sender::Service(sid))) => ("MessagingServiceSid", sid.as_str()),
+            (None, None) => return Err(Verdict::no_sender()),
+        };
+        let form = [("To", sms.mobile.e164()), sender, ("Body", sms.body.text())];
+        let mut request = Request::post_form(self.url.clone(), &form);
+        request.headers.insert(AUTHORIZATION, self.authorization.clone());
+        Ok(request)
+    }
+
+    fn verdict(&self, _: &Sms<'_>, response: &Response) -> Verdict {
+        let answer = response.json();
+        let text = |name| answer.as_ref().and_then(|answer| answer.get(name)).and_then(scalar);
+        let sid = text("sid");
+        // 201 is Twilio's 'created': it alone proves the message, and a body that did not arrive costs only its id.
+        if response.status == 201 || (response.is_success() && sid.is_some()) {
+            return Verdict::accepted(sid);
+        }
+        let code = text("code").filter(|_| response.is_refusal());
+        match code.as_deref().and_then(refusal) {
+            Some((status, message)) => {
+                Verdict::ended(status, code.unwrap_or_default(), message).after(response.retry_after)
+            }
+            None => {
+                let verdict = Verdict::by_status(response);
+                Verdict { error_code: code.or(verdict.error_code), ..verdict }
+            }
+        }
+    }
+}
+
+/// Twilio's codes that say more than the status.
+fn refusal(code: &str) -> Option<(AttemptStatus, &'static str)> {
+    Some(match code {
+        "10001" => (RefusedAccount, "The Twilio account is not active."),
+        "20003" => (RefusedAccount, "Twilio does not accept the credentials."),
+        "20404" => (RefusedAccount, "Twilio does not know this account SID."),
+        "20429" => (Throttled, "Too many requests to Twilio at once; this one was not processed."),
+        "21211" => (RefusedRecipient, "The recipient is not a valid number."),
+        "21408" => (RefusedContent, "Twilio may not send to this country by the account's permissions."),
+        "21602" => (RefusedContent, "Twilio found the message empty."),
+        "21606" | "21659" | "21660" => (RefusedContent, "Twilio does not accept this sender for the account."),
+        "21608" => (RefusedAccount, "The Twilio trial account may only send to verified recipients."),
+        "21610" => (RefusedRecipient, "The recipient has opted out."),
+        "21612" => (RefusedRecipient, "Twilio cannot route to the recipient."),
+        "21614" => (RefusedRecipient, "The recipient is not a mobile number."),
+        "21617" => (RefusedContent, "The message is too long for Twilio."),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::provider::conformance::{self, Case, Rendered};
+    use serde_json::json;
+    use std::collections::HashMap;
+
+    const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
+    const SUCCESS: &str = r#"{"sid":"SM0123456789abcdef0123456789abcdef","status":"queued","error_code":null,"error_message":null,"num_segments":"1","price":null}"#;
+
+    pub(crate) fn case() -> Case {
+        Case {
+            provider: &Twilio,
+            config_fields: conformance::field_names::<Config>(),
+            config: json!({"account_sid": ACCOUNT, "auth_token": "canary-token", "sender": "+15005550006"}),
+            success: (201, SUCCESS, "SM0123456789abcdef0123456789abcdef"),
+            accepted_by_status: Some(201),
+            render: |request| {
+                let mut form: HashMap<String, String> = serde_urlencoded::from_bytes(&request.body).unwrap();
+                let path = format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json");
+                assert_eq!(request.url.as_str(), format!("https://api.twilio.com{path}"));
+                let basic = STANDARD.encode(format!("{ACCOUNT}:canary-token"));
+                assert_eq!(request.headers[AUTHORIZATION], format!("Basic {basic}"));
+                let rendered = Rendered {
+                    to: form.remove("To").unwrap(),
+                    text: form.remove("Body").unwrap(),
+                    sender: form.remove("From").unwrap(),
+                };
+                assert!(form.is_empty());
+                rendered
+            },
+            plus: true,
+        }
+    }
+
+    #[test]
+    fn samples() {
+        use AttemptStatus::*;
+        let error =
+            |code: u32| format!(r#"{{"code":{code},"message":"x +966501234567","more_info":"y","status":400}}"#);
+        for (status, code, class) in [
+            (400, 10001, RefusedAccount),
+            (401, 20003, RefusedAccount),
+            (404, 20404, RefusedAccount),
+            (429, 20429, Throttled),
+            (400, 21211, RefusedRecipient),
+            (400, 21408, RefusedContent),
+            (400, 21602, RefusedContent),
+            (400, 21606, RefusedContent),
+            (400, 21608, RefusedAccount),
+            (400, 21610, RefusedRecipient),
+            (400, 21612, RefusedRecipient),
+            (400, 21614, RefusedRecipient),
+            (400, 21617, RefusedContent),
+            (400, 21659, RefusedContent),
+            (400, 21660, RefusedContent),
+            (400, 12345, RefusedContent),
+            (401, 12345, RefusedAccount),
+        ] {
+            conformance::samples(&case(), &[(status, &error(code), class, Some(&code.to_string()))]);
+        }
+        conformance::samples(
+            &case(),
+            &[
+                (201, "not json", Accepted, None),
+                (200, SUCCESS, Accepted, None),
+                (200, r#"{"status":"queued"}"#, Unclear, Some("unreadable_answer")),
+                (500, &error(20429), Unclear, Some("http_500")),
+                (503, SUCCESS, Unclear, Some("http_503")),
+            ],
+        );
+    }
+
+    #[test]
+    fn one_way_to_authenticate_and_one_sender() {
+        let service = "MG0123456789abcdef0123456789abcdef";
+        let config = json!({
+            "account_sid": ACCOUNT, "api_key_sid": "SK1", "api_key_secret": "s", "messaging_service_sid": service,
+        });
+        let request = conformance::request(&case(), &config, None).unwrap();
+        let form: HashMap<String, String> = serde_urlencoded::from_bytes(&request.body).unwrap();
+        assert_eq!(form["MessagingServiceSid"], service);
+        assert!(!form.contains_key("From"));
+        assert_eq!(request.headers[AUTHORIZATION], format!("Basic {}", STANDARD.encode("SK1:s")));
+
+        for (change, field) in [
+            (json!({"auth_token": null}), "auth_token"),
+            (json!({"auth_token": null, "api_key_sid": "SK1"}), "api_key_secret"),
+            (json!({"auth_token": null, "api_key_secret": "s"}), "api_key_sid"),
+            (json!({"api_key_sid": "SK1", "api_key_secret": "s"}), "auth_token"),
+            (json!({"account_sid": "AC/../../x"}), "account_sid"),
+            (json!({"messaging_service_sid": service}), "sender"),
+            (json!({"sender": null, "messaging_service_sid": "MG1"}), "messaging_service_sid"),
+        ] {
+            let mut config = case().config;
+            config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let error = Twilio.open(&config).err().unwrap();
+            assert_eq!(error.field, field, "{change}");
+        }
+    }
+}
