@@ -50,13 +50,13 @@ as_server() {
     fi
 }
 
-# template MAJOR: initdb takes seconds, a copy of its result does not.
+# template MAJOR NAME: initdb takes seconds, a copy of its result does not.
 template() {
-    local data=$TEMPLATES/$1 log=$HERE/initdb.log
+    local data=$TEMPLATES/$2 log=$HERE/initdb.log
     [ ! -e "$data/PG_VERSION" ] || [ "$(stat -c %U "$data")" != "$(server_user)" ] || [ "$data" -ot "$SERVERS/$1/wheel.sha256" ] || return 0
     rm -rf "$data"
     mkdir "$data"
-    chown "$(server_user)" "$data"
+    chown "$(server_user):" "$data"
     (cd / && as_server "$SERVERS/$1/bin/initdb" -D "$data" -U postgres -E UTF8 --locale=C.UTF-8 --no-sync \
         --auth-local=trust --auth-host=scram-sha-256) >"$log" 2>&1 \
         || { rm -rf "$data"; die "PostgreSQL $1 does not start here ($(tail -n 1 "$log"); all in $log)"; }
@@ -74,5 +74,7 @@ while read -r major version sum; do
         has_sum "$wheel" "$sum" || download "$version" "$sum" "$wheel"
         unpack "$wheel" "$sum" "$tree"
     fi
-    template "$major"
+    template "$major" "$major"
+    # Copies of one template are one system to PostgreSQL: a test of moving between systems needs a second.
+    template "$major" "$major-other"
 done <<<"$RELEASES"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::heart::Counters;
-use super::{Ended, Token};
+use super::Token;
 use crate::message::AttemptStatus;
 use crate::outbox::{Finish, Outbox, OutboxError};
 
@@ -18,18 +18,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// what a provider said is known here alone.
 pub(super) async fn run<O: Outbox>(
     outbox: Arc<O>,
-    mut ended: mpsc::Receiver<Ended>,
+    mut ended: mpsc::Receiver<Finish>,
     recorded: mpsc::Sender<Vec<Token>>,
     counters: Arc<Counters>,
 ) {
-    let mut batch = Vec::with_capacity(LARGEST_BATCH);
-    while ended.recv_many(&mut batch, LARGEST_BATCH).await > 0 {
-        let finishes: Vec<Finish> = batch.drain(..).map(|ended| ended.finish).collect();
+    let mut finishes = Vec::with_capacity(LARGEST_BATCH);
+    while ended.recv_many(&mut finishes, LARGEST_BATCH).await > 0 {
         record(&*outbox, &finishes).await;
         for finish in &finishes {
             counters.ended(finish.outcome.status == AttemptStatus::Accepted);
         }
-        let tokens = finishes.iter().map(|finish| (finish.id, finish.attempt)).collect();
+        let tokens = finishes.drain(..).map(|finish| (finish.id, finish.attempt)).collect();
         if recorded.send(tokens).await.is_err() {
             return;
         }

@@ -41,12 +41,6 @@ pub trait Deliver: Send + Sync + 'static {
 /// The attempt of a message: what a lease is proven by.
 type Token = (MessageId, i16);
 
-/// One attempt that has ended and is not recorded yet.
-struct Ended {
-    app: AppId,
-    finish: Finish,
-}
-
 /// How the dispatcher is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -83,7 +77,7 @@ pub struct Dispatcher<O, D> {
     started: Instant,
     in_flight: HashMap<Token, AppId>,
     tasks: JoinSet<()>,
-    ended: mpsc::Sender<Ended>,
+    ended: mpsc::Sender<Finish>,
     recorded: mpsc::Receiver<Vec<Token>>,
     next_look: Duration,
     next_reconcile: Duration,
@@ -129,9 +123,10 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             }
         }
         tracing::info!(in_flight = self.in_flight.len(), "stopping: claiming nothing more");
+        let patience = self.options.drain_timeout;
         tokio::select! {
             () = self.drain() => {}
-            () = tokio::time::sleep(self.options.drain_timeout) => {}
+            () = tokio::time::sleep(patience) => {}
             () = abort.cancelled() => {}
         }
         self.in_flight.len()
@@ -197,7 +192,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             Ok(answers) => answers,
             Err(error) => {
                 // Perhaps it was committed all the same: then these are our leases, and reconcile gives them back.
-                self.scheduler.unasked(&claims);
+                self.scheduler.unasked(self.now(), &claims);
                 self.next_reconcile = Duration::ZERO;
                 return Err(error);
             }
@@ -225,7 +220,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             });
             let finish = Finish { id: lease.id, attempt: lease.attempt, outcome };
             // The finisher outlives all attempts; without it the process is ending.
-            let _ = ended.send(Ended { app: lease.app, finish }).await;
+            let _ = ended.send(finish).await;
         });
     }
 
@@ -271,7 +266,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
     async fn wait(&mut self) {
         let now = self.now();
         let mut until = self.next_look.min(self.next_reconcile);
-        if let Some(wake) = self.scheduler.next_wake(now) {
+        if let Some(wake) = self.scheduler.next_wake() {
             until = until.min(wake);
         }
         let pause = until.max(self.not_before).saturating_sub(now);

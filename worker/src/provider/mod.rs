@@ -3,6 +3,7 @@
 //! A [`Provider`] describes itself and opens an app's configuration into an [`Account`]; both are pure, so that samples
 //! test them. [`http`] is the only place with a network. `docs/guides/write-a-provider.md` walks through a new one.
 
+mod address;
 pub mod config;
 #[cfg(test)]
 mod conformance;
@@ -63,23 +64,12 @@ impl Request {
 
     /// A POST of form fields.
     pub fn post_form(url: Url, fields: &[(&str, &str)]) -> Self {
-        Self::new(
-            Method::POST,
-            url,
-            encode_form(fields),
-            "application/x-www-form-urlencoded",
-        )
+        Self::new(Method::POST, url, encode_form(fields), "application/x-www-form-urlencoded")
     }
 
     fn new(method: Method, url: Url, body: Vec<u8>, content_type: &'static str) -> Self {
-        let headers =
-            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Self {
-            method,
-            url,
-            headers,
-            body,
-        }
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        Self { method, url, headers, body }
     }
 }
 
@@ -87,20 +77,13 @@ impl fmt::Debug for Request {
     /// Shows neither query, headers nor body: all of them may hold credentials or the message.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.url.host_str().unwrap_or_default();
-        write!(
-            f,
-            "Request({} {host}, {} bytes)",
-            self.method,
-            self.body.len()
-        )
+        write!(f, "Request({} {host}, {} bytes)", self.method, self.body.len())
     }
 }
 
 fn encode_form(fields: &[(&str, &str)]) -> Vec<u8> {
     // Pairs of texts cannot fail to serialize.
-    serde_urlencoded::to_string(fields)
-        .unwrap_or_default()
-        .into_bytes()
+    serde_urlencoded::to_string(fields).unwrap_or_default().into_bytes()
 }
 
 /// A kind of provider: what it is called, what it asks for, and how its configuration is opened.
@@ -190,11 +173,7 @@ mod tests {
     fn slugs_are_unique_and_known() {
         let registry = Registry::new();
         let mut slugs: Vec<_> = registry.iter().map(|provider| provider.slug()).collect();
-        assert!(slugs.iter().all(|slug| {
-            registry
-                .get(slug)
-                .is_some_and(|found| found.slug() == *slug)
-        }));
+        assert!(slugs.iter().all(|slug| { registry.get(slug).is_some_and(|found| found.slug() == *slug) }));
         slugs.sort_unstable();
         slugs.dedup();
         assert_eq!(slugs.len(), registry.iter().count());
@@ -209,20 +188,14 @@ mod tests {
         if std::env::var_os("UPDATE_CATALOG").is_some() {
             std::fs::write(path, &now).unwrap();
         }
-        assert_eq!(
-            std::fs::read_to_string(path).unwrap_or_default(),
-            now,
-            "run with UPDATE_CATALOG=1"
-        );
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), now, "run with UPDATE_CATALOG=1");
     }
 
     #[test]
     fn debug_of_a_request_shows_only_where_it_goes() {
         let url = Url::parse("https://h.example/canary?key=canary").unwrap();
         let mut request = Request::post_form(url, &[("message", "canary")]);
-        request
-            .headers
-            .insert("x-key", HeaderValue::from_static("canary"));
+        request.headers.insert("x-key", HeaderValue::from_static("canary"));
         assert_eq!(format!("{request:?}"), "Request(POST h.example, 14 bytes)");
     }
 }

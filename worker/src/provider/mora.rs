@@ -6,12 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind, SENDER};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
-use crate::message::AttemptStatus::{
-    self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled, Unclear,
-};
+use crate::message::AttemptStatus::{self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled, Unclear};
 
 const OWN_ADDRESS: &str = "https://mora-sa.com";
 
@@ -19,13 +18,7 @@ const OWN_ADDRESS: &str = "https://mora-sa.com";
 const CLOSED_FOR: Duration = Duration::from_secs(60);
 
 const FIELDS: &[Field] = &[
-    Field::new(
-        "api_key",
-        Kind::String,
-        "API key of the account, from the Mora portal.",
-    )
-    .required()
-    .secret(),
+    Field::new("api_key", Kind::String, "API key of the account, from the Mora portal.").required().secret(),
     Field::new("username", Kind::String, "User name of the account.").required(),
     SENDER,
     BASE_URL,
@@ -63,14 +56,13 @@ impl Provider for Mora {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
-        let url = config::endpoint(
-            config.base_url.as_deref(),
-            OWN_ADDRESS,
-            config.allow_http,
-            "/api/v1/sendsms",
-        )?;
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/api/v1/sendsms")?;
         Ok(Box::new(Open { url, config }))
     }
 }
@@ -82,10 +74,7 @@ struct Open {
 
 impl Account for Open {
     fn request(&self, sms: &Sms<'_>) -> Result<Request, Verdict> {
-        let sender = sms
-            .sender
-            .or(self.config.sender.as_deref())
-            .ok_or_else(Verdict::no_sender)?;
+        let sender = sms.sender.or(self.config.sender.as_deref()).ok_or_else(Verdict::no_sender)?;
         // By POST: a GET would put the key and the message into addresses, which others log.
         Ok(Request::post_form(
             self.url.clone(),
@@ -102,10 +91,7 @@ impl Account for Open {
 
     fn verdict(&self, _: &Sms<'_>, response: &Response) -> Verdict {
         let answer = response.json();
-        let Some((code, answer)) = answer
-            .as_ref()
-            .and_then(|answer| Some((code(answer)?, answer)))
-        else {
+        let Some((code, answer)) = answer.as_ref().and_then(|answer| Some((code(answer)?, answer))) else {
             return Verdict::by_status(response);
         };
         if response.is_success() && code == "100" {
@@ -115,8 +101,9 @@ impl Account for Open {
             return Verdict::by_status(response);
         }
         match meaning(&code) {
-            Some((status, message)) => Verdict::ended(status, code, message)
-                .after((status == Throttled).then_some(CLOSED_FOR)),
+            Some((status, message)) => {
+                Verdict::ended(status, code, message).after((status == Throttled).then_some(CLOSED_FOR))
+            }
             None if response.is_success() => Verdict::ended(
                 Unclear,
                 code,
@@ -130,11 +117,7 @@ impl Account for Open {
 /// The result: `data.code`; else a code at the top, or the bare code of the text form. `status.code` is the transport's.
 fn code(answer: &Value) -> Option<String> {
     let nested = answer.pointer("/data/code").and_then(scalar);
-    let top = || {
-        ["code", "Code", "status_code"]
-            .iter()
-            .find_map(|name| answer.get(name).and_then(scalar))
-    };
+    let top = || ["code", "Code", "status_code"].iter().find_map(|name| answer.get(name).and_then(scalar));
     nested.or_else(top).or_else(|| scalar(answer))
 }
 
@@ -144,34 +127,19 @@ fn meaning(code: &str) -> Option<(AttemptStatus, &'static str)> {
         "101" => (RefusedContent, "Mora misses data in the request."),
         "102" => (RefusedAccount, "Mora does not know the user name."),
         "103" => (RefusedAccount, "Mora does not accept the API key."),
-        "104" => (
-            Unclear,
-            "Mora reports a database error, so the message may have been sent.",
-        ),
+        "104" => (Unclear, "Mora reports a database error, so the message may have been sent."),
         "105" => (RefusedAccount, "The Mora balance is not sufficient."),
         "106" => (RefusedContent, "The sender name is not available at Mora."),
         "107" => (RefusedContent, "The sender name is blocked at Mora."),
         "108" => (RefusedRecipient, "Mora does not accept the recipient."),
         "109" => (RefusedContent, "The message has too many parts for Mora."),
-        "110" => (
-            Unclear,
-            "Mora could not save the result, so the message may have been sent.",
-        ),
+        "110" => (Unclear, "Mora could not save the result, so the message may have been sent."),
         "111" => (Throttled, "Mora has closed sending for now."),
-        "112" => (
-            RefusedContent,
-            "Mora found a prohibited word in the message.",
-        ),
+        "112" => (RefusedContent, "Mora found a prohibited word in the message."),
         "113" => (RefusedAccount, "The Mora account is not active."),
         "114" => (RefusedAccount, "The Mora account is suspended."),
-        "115" => (
-            RefusedAccount,
-            "The mobile number of the Mora account is not activated.",
-        ),
-        "116" => (
-            RefusedAccount,
-            "The e-mail address of the Mora account is not activated.",
-        ),
+        "115" => (RefusedAccount, "The mobile number of the Mora account is not activated."),
+        "116" => (RefusedAccount, "The e-mail address of the Mora account is not activated."),
         "117" => (RefusedContent, "Mora found the message empty."),
         "118" => (RefusedContent, "Mora found the sender empty."),
         "119" => (RefusedContent, "Mora found the recipient empty."),
@@ -196,8 +164,7 @@ pub(super) mod tests {
             success: (200, SUCCESS, "ref-7"),
             accepted_by_status: None,
             render: |request| {
-                let mut form: HashMap<String, String> =
-                    serde_urlencoded::from_bytes(&request.body).unwrap();
+                let mut form: HashMap<String, String> = serde_urlencoded::from_bytes(&request.body).unwrap();
                 assert_eq!(request.url.as_str(), "https://mora-sa.com/api/v1/sendsms");
                 assert_eq!(form.remove("api_key").unwrap(), "canary-key");
                 assert_eq!(form.remove("username").unwrap(), "acme");
@@ -253,20 +220,10 @@ pub(super) mod tests {
             &case(),
             &[
                 (200, r#"{"data":{"code":"100"}}"#, Accepted, None),
-                (
-                    200,
-                    r#"{"status":{"code":200,"message":"success"}}"#,
-                    Unclear,
-                    Some("unreadable_answer"),
-                ),
+                (200, r#"{"status":{"code":200,"message":"success"}}"#, Unclear, Some("unreadable_answer")),
                 (200, "100", Accepted, None),
                 (401, r#"{"data":{"code":103}}"#, RefusedAccount, Some("103")),
-                (
-                    401,
-                    r#"{"data":{"code":999}}"#,
-                    RefusedAccount,
-                    Some("http_401"),
-                ),
+                (401, r#"{"data":{"code":999}}"#, RefusedAccount, Some("http_401")),
                 (400, SUCCESS, RefusedContent, Some("http_400")),
                 (500, SUCCESS, Unclear, Some("http_500")),
                 (503, r#"{"data":{"code":105}}"#, Unclear, Some("http_503")),

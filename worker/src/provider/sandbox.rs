@@ -7,23 +7,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind, SENDER};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
-use crate::message::AttemptStatus::{
-    self, NotSent, RefusedAccount, RefusedContent, RefusedRecipient, Throttled,
-};
+use crate::message::AttemptStatus::{self, NotSent, RefusedAccount, RefusedContent, RefusedRecipient, Throttled};
 
 const OWN_ADDRESS: &str = "http://127.0.0.1:8025/sandbox";
 
 const FIELDS: &[Field] = &[
-    Field::new(
-        "token",
-        Kind::String,
-        "Any text: the sandbox takes it as the name of the account.",
-    )
-    .required()
-    .secret(),
+    Field::new("token", Kind::String, "Any text: the sandbox takes it as the name of the account.").required().secret(),
     SENDER,
     BASE_URL,
     ALLOW_HTTP,
@@ -59,20 +52,15 @@ impl Provider for Sandbox {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
-        let url = config::endpoint(
-            config.base_url.as_deref(),
-            OWN_ADDRESS,
-            config.allow_http,
-            "/v1/messages",
-        )?;
-        let bearer = config::bearer("token", config.token.expose_secret())?;
-        Ok(Box::new(Open {
-            url,
-            bearer,
-            sender: config.sender,
-        }))
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/v1/messages")?;
+        let bearer = address::bearer("token", config.token.expose_secret())?;
+        Ok(Box::new(Open { url, bearer, sender: config.sender }))
     }
 }
 
@@ -105,21 +93,16 @@ impl Account for Open {
 
     fn verdict(&self, _: &Sms<'_>, response: &Response) -> Verdict {
         let answer = response.json();
-        let text = |pointer| {
-            answer
-                .as_ref()
-                .and_then(|answer| answer.pointer(pointer))
-                .and_then(scalar)
-        };
+        let text = |pointer| answer.as_ref().and_then(|answer| answer.pointer(pointer)).and_then(scalar);
         if response.is_success() {
             return text("/id").map_or_else(Verdict::unreadable, |id| Verdict::accepted(Some(id)));
         }
         // `not_processed` is the one 5xx that is documented to mean that nothing was sent.
-        let code =
-            text("/error/code").filter(|code| response.is_refusal() || code == "not_processed");
+        let code = text("/error/code").filter(|code| response.is_refusal() || code == "not_processed");
         match code.as_deref().and_then(refusal) {
-            Some((status, message)) => Verdict::ended(status, code.unwrap_or_default(), message)
-                .after(response.retry_after),
+            Some((status, message)) => {
+                Verdict::ended(status, code.unwrap_or_default(), message).after(response.retry_after)
+            }
             None => Verdict::by_status(response),
         }
     }
@@ -130,15 +113,9 @@ fn refusal(code: &str) -> Option<(AttemptStatus, &'static str)> {
         "recipient_refused" => (RefusedRecipient, "The sandbox refuses this recipient."),
         "content_refused" => (RefusedContent, "The sandbox refuses this message."),
         "account_refused" => (RefusedAccount, "The sandbox refuses this account."),
-        "balance_empty" => (
-            RefusedAccount,
-            "The sandbox says that the balance is empty.",
-        ),
+        "balance_empty" => (RefusedAccount, "The sandbox says that the balance is empty."),
         "throttled" => (Throttled, "The sandbox asks to slow down."),
-        "not_processed" => (
-            NotSent,
-            "The sandbox says that it did not process the request.",
-        ),
+        "not_processed" => (NotSent, "The sandbox says that it did not process the request."),
         _ => return None,
     })
 }
@@ -187,24 +164,9 @@ pub(super) mod tests {
         conformance::samples(
             &case(),
             &[
-                (
-                    500,
-                    r#"{"error":{"code":"recipient_refused"}}"#,
-                    Unclear,
-                    Some("http_500"),
-                ),
-                (
-                    400,
-                    r#"{"error":{"code":"other"}}"#,
-                    RefusedContent,
-                    Some("http_400"),
-                ),
-                (
-                    201,
-                    r#"{"status":"accepted"}"#,
-                    Unclear,
-                    Some("unreadable_answer"),
-                ),
+                (500, r#"{"error":{"code":"recipient_refused"}}"#, Unclear, Some("http_500")),
+                (400, r#"{"error":{"code":"other"}}"#, RefusedContent, Some("http_400")),
+                (201, r#"{"status":"accepted"}"#, Unclear, Some("unreadable_answer")),
             ],
         );
     }

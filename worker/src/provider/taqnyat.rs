@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind, SENDER};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
@@ -14,13 +15,9 @@ use crate::message::AttemptStatus::{self, RefusedAccount, RefusedContent, Refuse
 const OWN_ADDRESS: &str = "https://api.taqnyat.sa";
 
 const FIELDS: &[Field] = &[
-    Field::new(
-        "bearer_token",
-        Kind::String,
-        "Bearer token of the application, from the Taqnyat portal.",
-    )
-    .required()
-    .secret(),
+    Field::new("bearer_token", Kind::String, "Bearer token of the application, from the Taqnyat portal.")
+        .required()
+        .secret(),
     SENDER,
     BASE_URL,
     ALLOW_HTTP,
@@ -56,20 +53,15 @@ impl Provider for Taqnyat {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
-        let url = config::endpoint(
-            config.base_url.as_deref(),
-            OWN_ADDRESS,
-            config.allow_http,
-            "/v1/messages",
-        )?;
-        let bearer = config::bearer("bearer_token", config.bearer_token.expose_secret())?;
-        Ok(Box::new(Open {
-            url,
-            bearer,
-            sender: config.sender,
-        }))
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/v1/messages")?;
+        let bearer = address::bearer("bearer_token", config.bearer_token.expose_secret())?;
+        Ok(Box::new(Open { url, bearer, sender: config.sender }))
     }
 }
 
@@ -98,40 +90,24 @@ struct Answer {
 
 impl Account for Open {
     fn request(&self, sms: &Sms<'_>) -> Result<Request, Verdict> {
-        let sender = sms
-            .sender
-            .or(self.sender.as_deref())
-            .ok_or_else(Verdict::no_sender)?;
-        let send = Send {
-            recipients: [sms.mobile.digits()],
-            body: sms.body.text(),
-            sender,
-        };
+        let sender = sms.sender.or(self.sender.as_deref()).ok_or_else(Verdict::no_sender)?;
+        let send = Send { recipients: [sms.mobile.digits()], body: sms.body.text(), sender };
         let mut request = Request::post_json(self.url.clone(), &send);
         request.headers.insert(AUTHORIZATION, self.bearer.clone());
         Ok(request)
     }
 
     fn verdict(&self, sms: &Sms<'_>, response: &Response) -> Verdict {
-        let answer = response
-            .body
-            .as_deref()
-            .and_then(|body| serde_json::from_slice::<Answer>(body).ok());
+        let answer = response.body.as_deref().and_then(|body| serde_json::from_slice::<Answer>(body).ok());
         let Some(answer) = answer.filter(|_| response.is_success() || response.is_refusal()) else {
             return Verdict::by_status(response);
         };
         let id = answer.message_id.as_ref().and_then(scalar);
         let code = answer.status_code.as_ref().and_then(scalar);
         let number = code.as_deref().and_then(|code| code.parse::<u16>().ok());
-        if response.is_success()
-            && number.map_or(id.is_some(), |number| (200..300).contains(&number))
-        {
+        if response.is_success() && number.map_or(id.is_some(), |number| (200..300).contains(&number)) {
             return if listed(answer.rejected.as_ref(), sms.mobile.digits()) {
-                Verdict::ended(
-                    RefusedRecipient,
-                    "rejected",
-                    "Taqnyat took the request and rejected its recipient.",
-                )
+                Verdict::ended(RefusedRecipient, "rejected", "Taqnyat took the request and rejected its recipient.")
             } else {
                 Verdict::accepted(id)
             };
@@ -141,20 +117,11 @@ impl Account for Open {
         }
         // The status in the body counts, also in a 200: some errors come so.
         let told = match number {
-            Some(status @ 300..=599) if response.is_success() => Response {
-                status,
-                ..response.clone()
-            },
+            Some(status @ 300..=599) if response.is_success() => Response { status, ..response.clone() },
             _ => response.clone(),
         };
         if told.is_refusal() && matches!(told.status, 400 | 422) {
-            let (status, message) = by_text(
-                answer
-                    .message
-                    .as_ref()
-                    .and_then(Value::as_str)
-                    .unwrap_or_default(),
-            );
+            let (status, message) = by_text(answer.message.as_ref().and_then(Value::as_str).unwrap_or_default());
             return Verdict::ended(status, format!("http_{}", told.status), message);
         }
         Verdict::by_status(&told)
@@ -168,14 +135,8 @@ fn refusal(code: u16) -> Option<(AttemptStatus, &'static str)> {
         3 => (RefusedAccount, "The Taqnyat balance is not sufficient."),
         14 => (RefusedContent, "Taqnyat does not accept this sender name."),
         15 => (RefusedRecipient, "Taqnyat does not accept the recipient."),
-        101 => (
-            RefusedAccount,
-            "The Taqnyat API is disabled for this account.",
-        ),
-        102 => (
-            RefusedAccount,
-            "Taqnyat does not allow requests from this worker's address.",
-        ),
+        101 => (RefusedAccount, "The Taqnyat API is disabled for this account."),
+        102 => (RefusedAccount, "Taqnyat does not allow requests from this worker's address."),
         104 => (RefusedAccount, "Taqnyat does not accept the bearer token."),
         _ => return None,
     })
@@ -198,10 +159,9 @@ fn by_text(message: &str) -> (AttemptStatus, &'static str) {
 /// Whether a number is in a list, which Taqnyat writes as the text `[966501234567,]`; a real array is taken as well.
 fn listed(list: Option<&Value>, digits: &str) -> bool {
     match list {
-        Some(Value::String(text)) => text
-            .trim_matches(['[', ']', ' '])
-            .split(',')
-            .any(|item| item.trim().trim_matches('"') == digits),
+        Some(Value::String(text)) => {
+            text.trim_matches(['[', ']', ' ']).split(',').any(|item| item.trim().trim_matches('"') == digits)
+        }
         Some(Value::Array(items)) => items.iter().filter_map(scalar).any(|item| item == digits),
         _ => false,
     }
@@ -244,12 +204,7 @@ pub(super) mod tests {
             &case(),
             &[
                 (200, r#"{"statusCode":201,"messageId":7}"#, Accepted, None),
-                (
-                    201,
-                    r#"{"statusCode":"201","messageId":"7"}"#,
-                    Accepted,
-                    None,
-                ),
+                (201, r#"{"statusCode":"201","messageId":"7"}"#, Accepted, None),
                 (
                     201,
                     r#"{"statusCode":201,"messageId":7,"accepted":"[]","rejected":"[966501234567,]"}"#,
@@ -262,85 +217,25 @@ pub(super) mod tests {
                     RefusedRecipient,
                     Some("rejected"),
                 ),
-                (
-                    201,
-                    r#"{"statusCode":201,"messageId":7,"rejected":"[9665012345678,]"}"#,
-                    Accepted,
-                    None,
-                ),
+                (201, r#"{"statusCode":201,"messageId":7,"rejected":"[9665012345678,]"}"#, Accepted, None),
                 (201, r#"{"cost":1}"#, Unclear, Some("unreadable_answer")),
-                (
-                    200,
-                    r#"{"statusCode":104,"message":"x"}"#,
-                    RefusedAccount,
-                    Some("104"),
-                ),
-                (
-                    200,
-                    r#"{"statusCode":400,"message":"x"}"#,
-                    RefusedContent,
-                    Some("http_400"),
-                ),
-                (
-                    200,
-                    r#"{"statusCode":429,"message":"x"}"#,
-                    Throttled,
-                    Some("http_429"),
-                ),
-                (
-                    200,
-                    r#"{"statusCode":500,"message":"x"}"#,
-                    Unclear,
-                    Some("http_500"),
-                ),
-                (
-                    200,
-                    r#"{"statusCode":77,"message":"x"}"#,
-                    Unclear,
-                    Some("unreadable_answer"),
-                ),
+                (200, r#"{"statusCode":104,"message":"x"}"#, RefusedAccount, Some("104")),
+                (200, r#"{"statusCode":400,"message":"x"}"#, RefusedContent, Some("http_400")),
+                (200, r#"{"statusCode":429,"message":"x"}"#, Throttled, Some("http_429")),
+                (200, r#"{"statusCode":500,"message":"x"}"#, Unclear, Some("http_500")),
+                (200, r#"{"statusCode":77,"message":"x"}"#, Unclear, Some("unreadable_answer")),
                 (400, r#"{"statusCode":2}"#, RefusedAccount, Some("2")),
                 (400, r#"{"statusCode":3}"#, RefusedAccount, Some("3")),
                 (400, r#"{"statusCode":14}"#, RefusedContent, Some("14")),
                 (400, r#"{"statusCode":15}"#, RefusedRecipient, Some("15")),
                 (403, r#"{"statusCode":101}"#, RefusedAccount, Some("101")),
                 (403, r#"{"statusCode":102}"#, RefusedAccount, Some("102")),
-                (
-                    401,
-                    r#"{"statusCode":401,"message":"Invalid token"}"#,
-                    RefusedAccount,
-                    Some("http_401"),
-                ),
-                (
-                    400,
-                    r#"{"statusCode":400,"message":"Sender is not active"}"#,
-                    RefusedContent,
-                    Some("http_400"),
-                ),
-                (
-                    400,
-                    r#"{"statusCode":400,"message":"Invalid recipients"}"#,
-                    RefusedRecipient,
-                    Some("http_400"),
-                ),
-                (
-                    400,
-                    r#"{"statusCode":400,"message":"Insufficient BALANCE"}"#,
-                    RefusedAccount,
-                    Some("http_400"),
-                ),
-                (
-                    400,
-                    r#"{"statusCode":400,"message":"Bad input"}"#,
-                    RefusedContent,
-                    Some("http_400"),
-                ),
-                (
-                    405,
-                    r#"{"statusCode":405,"message":"x"}"#,
-                    RefusedContent,
-                    Some("http_405"),
-                ),
+                (401, r#"{"statusCode":401,"message":"Invalid token"}"#, RefusedAccount, Some("http_401")),
+                (400, r#"{"statusCode":400,"message":"Sender is not active"}"#, RefusedContent, Some("http_400")),
+                (400, r#"{"statusCode":400,"message":"Invalid recipients"}"#, RefusedRecipient, Some("http_400")),
+                (400, r#"{"statusCode":400,"message":"Insufficient BALANCE"}"#, RefusedAccount, Some("http_400")),
+                (400, r#"{"statusCode":400,"message":"Bad input"}"#, RefusedContent, Some("http_400")),
+                (405, r#"{"statusCode":405,"message":"x"}"#, RefusedContent, Some("http_405")),
                 (500, r#"{"statusCode":2}"#, Unclear, Some("http_500")),
                 (500, SUCCESS, Unclear, Some("http_500")),
             ],

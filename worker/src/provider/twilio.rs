@@ -8,33 +8,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
-use crate::message::AttemptStatus::{
-    self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled,
-};
+use crate::message::AttemptStatus::{self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled};
 
 const OWN_ADDRESS: &str = "https://api.twilio.com";
 
 const FIELDS: &[Field] = &[
-    Field::new(
-        "account_sid",
-        Kind::String,
-        "Account SID, AC and 32 hexadecimal digits, from the Twilio console.",
-    )
-    .required(),
-    Field::new(
-        "auth_token",
-        Kind::String,
-        "Auth token of the account; or use an API key.",
-    )
-    .secret(),
-    Field::new(
-        "api_key_sid",
-        Kind::String,
-        "SID of an API key, used instead of the auth token.",
-    ),
+    Field::new("account_sid", Kind::String, "Account SID, AC and 32 hexadecimal digits, from the Twilio console.")
+        .required(),
+    Field::new("auth_token", Kind::String, "Auth token of the account; or use an API key.").secret(),
+    Field::new("api_key_sid", Kind::String, "SID of an API key, used instead of the auth token."),
     Field::new("api_key_secret", Kind::String, "Secret of that API key.").secret(),
     Field::new(
         "sender",
@@ -73,18 +59,10 @@ impl Config {
             (Some(token), None, None) => (&self.account_sid, token),
             (None, Some(sid), Some(secret)) => (sid, secret),
             (None, Some(_), None) => {
-                return Err(ConfigError::new(
-                    "api_key_secret",
-                    "is missing",
-                    "give the secret of the API key",
-                ));
+                return Err(ConfigError::new("api_key_secret", "is missing", "give the secret of the API key"));
             }
             (None, None, Some(_)) => {
-                return Err(ConfigError::new(
-                    "api_key_sid",
-                    "is missing",
-                    "give the SID of the API key",
-                ));
+                return Err(ConfigError::new("api_key_sid", "is missing", "give the SID of the API key"));
             }
             (None, None, None) => {
                 return Err(ConfigError::new(
@@ -102,7 +80,7 @@ impl Config {
             }
         };
         let credentials = STANDARD.encode(format!("{user}:{}", secret.expose_secret()));
-        config::header("auth_token", &format!("Basic {credentials}"))
+        address::header("auth_token", &format!("Basic {credentials}"))
     }
 
     fn sender(self) -> Result<Option<Sender>, ConfigError> {
@@ -113,9 +91,7 @@ impl Config {
                 "give either sender or messaging_service_sid",
             )),
             (Some(sender), None) => Ok(Some(Sender::From(sender))),
-            (None, Some(sid)) => {
-                sid_of("messaging_service_sid", "MG", &sid).map(|()| Some(Sender::Service(sid)))
-            }
+            (None, Some(sid)) => sid_of("messaging_service_sid", "MG", &sid).map(|()| Some(Sender::Service(sid))),
             (None, None) => Ok(None),
         }
     }
@@ -150,21 +126,16 @@ impl Provider for Twilio {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
         sid_of("account_sid", "AC", &config.account_sid)?;
         let path = format!("/2010-04-01/Accounts/{}/Messages.json", config.account_sid);
-        let url = config::endpoint(
-            config.base_url.as_deref(),
-            OWN_ADDRESS,
-            config.allow_http,
-            &path,
-        )?;
-        Ok(Box::new(Open {
-            url,
-            authorization: config.authorization()?,
-            sender: config.sender()?,
-        }))
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, &path)?;
+        Ok(Box::new(Open { url, authorization: config.authorization()?, sender: config.sender()? }))
     }
 }
 
@@ -189,20 +160,13 @@ impl Account for Open {
         };
         let form = [("To", sms.mobile.e164()), sender, ("Body", sms.body.text())];
         let mut request = Request::post_form(self.url.clone(), &form);
-        request
-            .headers
-            .insert(AUTHORIZATION, self.authorization.clone());
+        request.headers.insert(AUTHORIZATION, self.authorization.clone());
         Ok(request)
     }
 
     fn verdict(&self, _: &Sms<'_>, response: &Response) -> Verdict {
         let answer = response.json();
-        let text = |name| {
-            answer
-                .as_ref()
-                .and_then(|answer| answer.get(name))
-                .and_then(scalar)
-        };
+        let text = |name| answer.as_ref().and_then(|answer| answer.get(name)).and_then(scalar);
         let sid = text("sid");
         // 201 is Twilio's 'created': it alone proves the message, and a body that did not arrive costs only its id.
         if response.status == 201 || (response.is_success() && sid.is_some()) {
@@ -210,14 +174,12 @@ impl Account for Open {
         }
         let code = text("code").filter(|_| response.is_refusal());
         match code.as_deref().and_then(refusal) {
-            Some((status, message)) => Verdict::ended(status, code.unwrap_or_default(), message)
-                .after(response.retry_after),
+            Some((status, message)) => {
+                Verdict::ended(status, code.unwrap_or_default(), message).after(response.retry_after)
+            }
             None => {
                 let verdict = Verdict::by_status(response);
-                Verdict {
-                    error_code: code.or(verdict.error_code),
-                    ..verdict
-                }
+                Verdict { error_code: code.or(verdict.error_code), ..verdict }
             }
         }
     }
@@ -229,24 +191,12 @@ fn refusal(code: &str) -> Option<(AttemptStatus, &'static str)> {
         "10001" => (RefusedAccount, "The Twilio account is not active."),
         "20003" => (RefusedAccount, "Twilio does not accept the credentials."),
         "20404" => (RefusedAccount, "Twilio does not know this account SID."),
-        "20429" => (
-            Throttled,
-            "Too many requests to Twilio at once; this one was not processed.",
-        ),
+        "20429" => (Throttled, "Too many requests to Twilio at once; this one was not processed."),
         "21211" => (RefusedRecipient, "The recipient is not a valid number."),
-        "21408" => (
-            RefusedContent,
-            "Twilio may not send to this country by the account's permissions.",
-        ),
+        "21408" => (RefusedContent, "Twilio may not send to this country by the account's permissions."),
         "21602" => (RefusedContent, "Twilio found the message empty."),
-        "21606" | "21659" | "21660" => (
-            RefusedContent,
-            "Twilio does not accept this sender for the account.",
-        ),
-        "21608" => (
-            RefusedAccount,
-            "The Twilio trial account may only send to verified recipients.",
-        ),
+        "21606" | "21659" | "21660" => (RefusedContent, "Twilio does not accept this sender for the account."),
+        "21608" => (RefusedAccount, "The Twilio trial account may only send to verified recipients."),
         "21610" => (RefusedRecipient, "The recipient has opted out."),
         "21612" => (RefusedRecipient, "Twilio cannot route to the recipient."),
         "21614" => (RefusedRecipient, "The recipient is not a mobile number."),
@@ -273,13 +223,9 @@ pub(super) mod tests {
             success: (201, SUCCESS, "SM0123456789abcdef0123456789abcdef"),
             accepted_by_status: Some(201),
             render: |request| {
-                let mut form: HashMap<String, String> =
-                    serde_urlencoded::from_bytes(&request.body).unwrap();
+                let mut form: HashMap<String, String> = serde_urlencoded::from_bytes(&request.body).unwrap();
                 let path = format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json");
-                assert_eq!(
-                    request.url.as_str(),
-                    format!("https://api.twilio.com{path}")
-                );
+                assert_eq!(request.url.as_str(), format!("https://api.twilio.com{path}"));
                 let basic = STANDARD.encode(format!("{ACCOUNT}:canary-token"));
                 assert_eq!(request.headers[AUTHORIZATION], format!("Basic {basic}"));
                 let rendered = Rendered {
@@ -297,9 +243,8 @@ pub(super) mod tests {
     #[test]
     fn samples() {
         use AttemptStatus::*;
-        let error = |code: u32| {
-            format!(r#"{{"code":{code},"message":"x +966501234567","more_info":"y","status":400}}"#)
-        };
+        let error =
+            |code: u32| format!(r#"{{"code":{code},"message":"x +966501234567","more_info":"y","status":400}}"#);
         for (status, code, class) in [
             (400, 10001, RefusedAccount),
             (401, 20003, RefusedAccount),
@@ -319,22 +264,14 @@ pub(super) mod tests {
             (400, 12345, RefusedContent),
             (401, 12345, RefusedAccount),
         ] {
-            conformance::samples(
-                &case(),
-                &[(status, &error(code), class, Some(&code.to_string()))],
-            );
+            conformance::samples(&case(), &[(status, &error(code), class, Some(&code.to_string()))]);
         }
         conformance::samples(
             &case(),
             &[
                 (201, "not json", Accepted, None),
                 (200, SUCCESS, Accepted, None),
-                (
-                    200,
-                    r#"{"status":"queued"}"#,
-                    Unclear,
-                    Some("unreadable_answer"),
-                ),
+                (200, r#"{"status":"queued"}"#, Unclear, Some("unreadable_answer")),
                 (500, &error(20429), Unclear, Some("http_500")),
                 (503, SUCCESS, Unclear, Some("http_503")),
             ],
@@ -351,37 +288,19 @@ pub(super) mod tests {
         let form: HashMap<String, String> = serde_urlencoded::from_bytes(&request.body).unwrap();
         assert_eq!(form["MessagingServiceSid"], service);
         assert!(!form.contains_key("From"));
-        assert_eq!(
-            request.headers[AUTHORIZATION],
-            format!("Basic {}", STANDARD.encode("SK1:s"))
-        );
+        assert_eq!(request.headers[AUTHORIZATION], format!("Basic {}", STANDARD.encode("SK1:s")));
 
         for (change, field) in [
             (json!({"auth_token": null}), "auth_token"),
-            (
-                json!({"auth_token": null, "api_key_sid": "SK1"}),
-                "api_key_secret",
-            ),
-            (
-                json!({"auth_token": null, "api_key_secret": "s"}),
-                "api_key_sid",
-            ),
-            (
-                json!({"api_key_sid": "SK1", "api_key_secret": "s"}),
-                "auth_token",
-            ),
+            (json!({"auth_token": null, "api_key_sid": "SK1"}), "api_key_secret"),
+            (json!({"auth_token": null, "api_key_secret": "s"}), "api_key_sid"),
+            (json!({"api_key_sid": "SK1", "api_key_secret": "s"}), "auth_token"),
             (json!({"account_sid": "AC/../../x"}), "account_sid"),
             (json!({"messaging_service_sid": service}), "sender"),
-            (
-                json!({"sender": null, "messaging_service_sid": "MG1"}),
-                "messaging_service_sid",
-            ),
+            (json!({"sender": null, "messaging_service_sid": "MG1"}), "messaging_service_sid"),
         ] {
             let mut config = case().config;
-            config
-                .as_object_mut()
-                .unwrap()
-                .extend(change.as_object().unwrap().clone());
+            config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             let error = Twilio.open(&config).err().unwrap();
             assert_eq!(error.field, field, "{change}");
         }

@@ -15,7 +15,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why listening ended. It never ends well.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// No connection came about.
     #[error(transparent)]
     Connect(#[from] ConnectError),
