@@ -9,7 +9,9 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: test-build ## Watch messages go from COMMIT to a provider and back; KEEP=1 leaves it running
+demo: setup ## Watch messages go from COMMIT to a provider and back; KEEP=1 leaves it running
+	@scripts/build.sh 18
+	@cargo build --locked -p sms-outbox-tests --bin demo
 	@scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin demo
 
 .PHONY: test

@@ -30,12 +30,14 @@ files() {
 sources() { files '*.rs' | grep "^$1/" | grep -vE "/tests\.rs$|${2:-^$}" || true; }
 
 mapfile -t worker < <(sources worker/src '^worker/src/outbox/postgres')
-mapfile -t extension < <(sources extension/src)
+mapfile -t extension < <(sources extension/src '^extension/src/statement\.rs$')
 mapfile -t provider < <(sources worker/src/provider)
 mapfile -t pure < <(sources worker/src/scheduler; sources worker/src/outbox/memory)
 
+# SQL in the words of a hint is for people; a statement begins its literal, or goes to a client.
 forbid 'SQL text belongs into sql/ and worker/src/outbox/postgres/' \
-    '"[^"]*\b(SELECT|INSERT INTO|DELETE FROM|UPDATE [a-z_.]+ SET|LISTEN|NOTIFY|CREATE TABLE)\b' "${worker[@]}" "${extension[@]}"
+    '"(SELECT|WITH|INSERT|UPDATE|DELETE|LISTEN|NOTIFY|CALL|BEGIN|SET) |\.(batch_execute|simple_query|query_one|query_opt|prepare)\(' "${worker[@]}"
+forbid 'the extension runs only the statements of sql/statements' '\bSPI_(prepare|exec)|\bSpi::(run|get_)' "${extension[@]}"
 forbid 'the worker does not know pgrx' '\bpgrx\b' "${worker[@]}" worker/Cargo.toml
 forbid 'the extension knows neither tokio, HTTP nor the worker' \
     '\b(tokio|reqwest|hyper|axum|sms_outbox_worker)\b' "${extension[@]}" extension/Cargo.toml

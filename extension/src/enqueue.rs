@@ -10,20 +10,29 @@ use crate::statement::{Spi, Statement, statement};
 use crate::{ids, message_id, segments, server, settings, wakeup};
 
 static INSERT_KEY: Statement = statement!("insert_key", [TEXTOID, TEXTOID, UUIDOID]);
-static INSERT_READY: Statement = statement!(
-    "insert_ready",
+static INSERT_MESSAGE: Statement = statement!(
+    "insert_message",
     [
-        UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, INT2OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-        TEXTOID, TEXTOID, JSONBOID, INT4OID,
+        UUIDOID,
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        INT2OID,
+        INT2OID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        JSONBOID,
     ]
 );
-static INSERT_SCHEDULED: Statement = statement!(
-    "insert_scheduled",
-    [
-        UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, INT2OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-        TEXTOID, TEXTOID, JSONBOID, INT4OID,
-    ]
-);
+static INSERT_READY: Statement =
+    statement!("insert_ready", [UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT2OID, TEXTOID, TEXTOID]);
+static INSERT_SCHEDULED: Statement =
+    statement!("insert_scheduled", [UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT2OID, TEXTOID, TEXTOID]);
 
 /// Positions of the arguments, in the order of the SQL declaration.
 mod argument {
@@ -133,27 +142,33 @@ fn insert(
     meta: Option<Datum>,
 ) {
     let measure = segments::measure(payload.message);
-    let statement = if later { &INSERT_SCHEDULED } else { &INSERT_READY };
+    let id = Some(ids::datum(id));
+    let valid_until = payload.valid_until.map(Datum::from);
+    let priority = Some(Datum::from(payload.priority));
+    let slug = payload.preferred_provider_slug.map(text_datum);
+    // Two plain statements cost less than one with a data-modifying CTE.
     spi.execute(
-        statement,
+        &INSERT_MESSAGE,
         &[
-            Some(ids::datum(id)),
+            id,
             Some(Datum::from(now)),
             payload.due_at.map(Datum::from),
-            payload.valid_until.map(Datum::from),
-            Some(Datum::from(payload.priority)),
+            valid_until,
+            priority,
             Some(Datum::from(measure.segments as i16)),
             Some(text_datum(measure.encoding.word())),
             Some(organization),
             Some(text_datum(&payload.mobile)),
             Some(text_datum(payload.message)),
             payload.sender.map(text_datum),
-            payload.preferred_provider_slug.map(text_datum),
+            slug,
             key.map(text_datum),
             meta,
-            Some(Datum::from(server::id())),
         ],
     );
+    let (place, since) = if later { (&INSERT_SCHEDULED, payload.due_at.unwrap_or(now)) } else { (&INSERT_READY, now) };
+    let server = Some(Datum::from(server::id()));
+    spi.execute(place, &[id, Some(Datum::from(since)), valid_until, server, priority, Some(organization), slug]);
 }
 
 /// The one row of the result. A set function that says nothing of more rows has returned its only one.

@@ -1,5 +1,7 @@
 //! What both forms of enqueue do with the tables: what the organization has, keys, and the messages themselves.
 
+use std::cell::OnceCell;
+
 use pgrx::pg_sys::{self, Datum};
 
 use crate::arguments::{self, Payload};
@@ -10,10 +12,13 @@ use crate::settings;
 use crate::statement::{Rows, Spi, Statement, statement};
 
 static FACTS: Statement = statement!("organization_facts", [TEXTOID]);
-static KNOWN_SLUGS: Statement = statement!("known_slugs", []);
+static SLUGS: Statement = statement!("provider_slugs", [TEXTOID]);
 static READ_KEYS: Statement = statement!("read_keys", [TEXTOID, TEXTARRAYOID]);
 static TAKE_KEY: Statement = statement!("take_key", [TEXTOID, TEXTOID, UUIDOID, UUIDOID]);
 static COUNT_MISMATCHES: Statement = statement!("count_mismatches", [TEXTOID, TEXTARRAYOID]);
+
+/// Time zone of an organization that has set none.
+const DEFAULT_TIME_ZONE: &str = "Asia/Riyadh";
 
 /// The organization that a caller acts for: the argument, else the setting.
 pub(crate) fn organization(call: &Call, argument: usize) -> Result<String, Refusal> {
@@ -35,51 +40,74 @@ pub(crate) fn organization(call: &Call, argument: usize) -> Result<String, Refus
 pub(crate) struct Facts {
     pub(crate) region: String,
     pub(crate) time_zone: String,
+    has_app: bool,
+    organization: Datum,
+    /// Read when the first message names a provider.
+    slugs: OnceCell<Slugs>,
+}
+
+struct Slugs {
     installed: Vec<String>,
+    known: Vec<String>,
 }
 
 impl Facts {
     pub(crate) fn read(spi: &Spi, organization: Datum) -> Self {
         let rows = spi.execute(&FACTS, &[Some(organization)]);
-        let installed = rows.text(0, 3).unwrap_or_default();
+        let (region, time_zone, has_app) = match rows.count() {
+            0 => (None, None, false),
+            _ => (rows.text(0, 1), rows.text(0, 2), rows.flag(0, 3)),
+        };
         Self {
-            region: rows.text(0, 1).map_or_else(settings::default_region, str::to_owned),
-            time_zone: rows.text(0, 2).unwrap_or_default().to_owned(),
-            installed: installed.split(',').filter(|slug| !slug.is_empty()).map(str::to_owned).collect(),
+            region: region.map_or_else(settings::default_region, str::to_owned),
+            time_zone: time_zone.unwrap_or(DEFAULT_TIME_ZONE).to_owned(),
+            has_app,
+            organization,
+            slugs: OnceCell::new(),
         }
     }
 
     /// Something must be installed that can send it.
     pub(crate) fn check_apps(&self, spi: &Spi, preferred: Option<&str>) -> Result<(), Refusal> {
-        if let Some(slug) = preferred
-            && !self.installed.iter().any(|installed| installed == slug)
-        {
-            return Err(self.slug_refusal(spi, slug));
+        if let Some(slug) = preferred {
+            self.check_slug(self.slugs.get_or_init(|| Slugs::read(spi, self.organization)), slug)?;
         }
-        if self.installed.is_empty() {
-            return Err(Refusal::new(State::NotReady, "no SMS app is installed for this organization")
-                .with_hint("Install one with sms_outbox.install_app(organization_id, provider_slug, …)."));
+        if self.has_app {
+            return Ok(());
         }
-        Ok(())
+        Err(Refusal::new(State::NotReady, "no SMS app is installed for this organization")
+            .with_hint("Install one with sms_outbox.install_app(organization_id, provider_slug, …)."))
     }
 
-    fn slug_refusal(&self, spi: &Spi, slug: &str) -> Refusal {
-        let rows = spi.execute(&KNOWN_SLUGS, &[]);
-        let known = rows.text(0, 1).unwrap_or_default();
-        if !known.split(", ").any(|known| known == slug) {
-            return Refusal::argument(
-                "preferred_provider_slug",
-                "is no provider of the catalog",
-                format!("Known providers: {known}."),
-            );
+    fn check_slug(&self, slugs: &Slugs, slug: &str) -> Result<(), Refusal> {
+        if slugs.installed.iter().any(|installed| installed == slug) {
+            return Ok(());
         }
-        let refusal = Refusal::new(State::NotReady, "preferred_provider_slug: this organization has no app of the provider")
-            .with_column("preferred_provider_slug")
-            .with_hint("Install one with sms_outbox.install_app(organization_id, provider_slug, …), or name no provider.");
-        match self.installed.as_slice() {
+        if !slugs.known.iter().any(|known| known == slug) {
+            let hint = format!("Known providers: {}.", slugs.known.join(", "));
+            return Err(Refusal::argument("preferred_provider_slug", "is no provider of the catalog", hint));
+        }
+        let refusal =
+            Refusal::new(State::NotReady, "preferred_provider_slug: this organization has no app of the provider")
+                .with_column("preferred_provider_slug")
+                .with_hint(
+                    "Install one with sms_outbox.install_app(organization_id, provider_slug, …), or name no provider.",
+                );
+        Err(match slugs.installed.as_slice() {
             [] => refusal.with_detail("No SMS app is installed for this organization."),
             installed => refusal.with_detail(format!("Installed: {}.", installed.join(", "))),
-        }
+        })
+    }
+}
+
+impl Slugs {
+    fn read(spi: &Spi, organization: Datum) -> Self {
+        let rows = spi.execute(&SLUGS, &[Some(organization)]);
+        let split = |column| {
+            let slugs = rows.text(0, column).unwrap_or_default();
+            slugs.split(',').filter(|slug| !slug.is_empty()).map(str::to_owned).collect()
+        };
+        Self { installed: split(1), known: split(2) }
     }
 }
 
@@ -141,7 +169,10 @@ pub(crate) fn resolve(spi: &Spi, organization: Datum, keys: &[(&str, u128)]) -> 
     let mut found: Vec<Taken> = keys.iter().map(|_| Taken::Gone).collect();
     let mut stale = Vec::new();
     for row in 0..rows.count() {
-        let Some(place) = rows.text(row, 1).and_then(|key| keys.binary_search_by_key(&key, |(known, _)| known).ok()) else { continue };
+        let Some(place) = rows.text(row, 1).and_then(|key| keys.binary_search_by_key(&key, |(known, _)| known).ok())
+        else {
+            continue;
+        };
         let Some(id) = rows.get(row, 2).map(ids::from_datum) else { continue };
         match rows.get(row, 3) {
             Some(status) => found[place] = Taken::Replay(Box::new(Existing::read(&rows, row, id, status))),

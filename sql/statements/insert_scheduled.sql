@@ -1,7 +1,2 @@
-WITH message AS (
-    INSERT INTO sms_outbox.message (id, created_at, due_at, valid_until, priority, segments, encoding, organization_id,
-                                    mobile, body, sender, preferred_provider_slug, idempotency_key, meta)
-    VALUES ($1::sms_outbox.message_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, COALESCE($14, '{}'::pg_catalog.jsonb))
-)
 INSERT INTO sms_outbox.scheduled (id, since, due_at, valid_until, server, priority, organization_id, preferred_provider_slug, reason)
-VALUES ($1::sms_outbox.message_id, $3, $3, $4, $15, $5, $8, $12, 'datetime')
+VALUES ($1::sms_outbox.message_id, $2, $2, $3, $4, $5, $6, $7, 'datetime')

@@ -56,6 +56,7 @@ pub struct Options {
     major: Major,
     preload: bool,
     durable: bool,
+    other_system: bool,
     settings: Vec<(String, String)>,
 }
 
@@ -72,6 +73,12 @@ impl Options {
         self
     }
 
+    /// Another system identifier than the clusters without this: for tests of restoring elsewhere.
+    pub fn other_system(mut self) -> Self {
+        self.other_system = true;
+        self
+    }
+
     /// A line of `postgresql.conf`.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
@@ -82,7 +89,7 @@ impl Options {
     pub async fn start(self) -> Result<Arc<Cluster>> {
         let cluster = Cluster::make(self.major, Uuid::new_v4().simple().to_string())?;
         let mut copy = Command::new("cp");
-        copy.args(["-a", "--reflink=auto"]).arg(paths::template(self.major)?).arg(cluster.data());
+        copy.args(["-a", "--reflink=auto"]).arg(paths::template(self.major, self.other_system)?).arg(cluster.data());
         output(copy).await.context("cannot copy the template")?;
         cluster.configure(&self)?;
         cluster.start().await?;
@@ -110,7 +117,7 @@ impl Cluster {
 
     /// Starts one that is different.
     pub fn options(major: Major) -> Options {
-        Options { major, preload: true, durable: false, settings: Vec::new() }
+        Options { major, preload: true, durable: false, other_system: false, settings: Vec::new() }
     }
 
     /// Starts a streaming standby of this one, from a base backup.
@@ -127,7 +134,7 @@ impl Cluster {
     }
 
     fn make(major: Major, password: String) -> Result<Self> {
-        let template = fs::metadata(paths::template(major)?)
+        let template = fs::metadata(paths::template(major, false)?)
             .with_context(|| format!("there is no PostgreSQL {major}: run 'make test-build'"))?;
         let owner = (template.uid(), template.gid());
         let folder = run::fresh("pg")?;

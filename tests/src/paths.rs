@@ -25,9 +25,10 @@ pub fn server(major: Major) -> Result<PathBuf> {
     Ok(told("SMS_OUTBOX_PG_TREES")?.join(major.to_string()))
 }
 
-/// A freshly initialized data directory of a major. Its owner is who runs the servers.
-pub fn template(major: Major) -> Result<PathBuf> {
-    Ok(told("SMS_OUTBOX_PG_TEMPLATES")?.join(major.to_string()))
+/// A freshly initialized data directory of a major, or the `other` one, which has another system identifier. Its owner
+/// is who runs the servers.
+pub fn template(major: Major, other: bool) -> Result<PathBuf> {
+    Ok(told("SMS_OUTBOX_PG_TEMPLATES")?.join(format!("{major}{}", if other { "-other" } else { "" })))
 }
 
 /// Where clusters live while they run.

@@ -5,12 +5,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use sms_outbox_tests::cluster::processes_in;
+use sms_outbox_tests::cluster::{Options, processes_in};
+use sms_outbox_tests::database::{LOGINS, connect};
 use sms_outbox_tests::process::{Process, Signal, signal_process};
 use sms_outbox_tests::{Cluster, Database, Major, Stop, on_majors, run, wait_until};
 
-on_majors! { every: starts_and_leaves_nothing, survives_every_stop }
-on_majors! { ends: feeds_a_standby }
+on_majors! { every: installs_the_extension, starts_and_leaves_nothing, survives_every_stop }
+on_majors! { ends: feeds_a_standby, has_two_systems }
+
+async fn installs_the_extension(major: Major) -> Result<()> {
+    let cluster = Cluster::start_new(major).await?;
+    let database = Database::create(&cluster, "shop").await?;
+    for login in LOGINS {
+        let client = connect(&database.url(login)).await.with_context(|| format!("as {login}, by TCP"))?;
+        let role: String = client.query_one("SELECT current_user::text", &[]).await?.try_get(0)?;
+        assert_eq!(role, login);
+    }
+    let alive = "SELECT status = 'ok' FROM sms_outbox.health WHERE \"check\" = 'background_worker'";
+    database.wait_until("the background worker is alive", alive).await?;
+    let evidence = database.evidence().await;
+    assert!(evidence.contains("background_worker") && evidence.contains("log of PostgreSQL"), "{evidence}");
+    // A second database of the server has the same logins.
+    Database::create(&cluster, "another shop").await?;
+    Ok(())
+}
 
 async fn starts_and_leaves_nothing(major: Major) -> Result<()> {
     let cluster = Cluster::options(major).without_preload().start().await?;
@@ -61,6 +79,18 @@ async fn feeds_a_standby(major: Major) -> Result<()> {
     standby.promote().await?;
     copy.sql("UPDATE sold SET pieces = pieces + 1").await?;
     assert_eq!(copy.value::<i32>("SELECT pieces FROM sold", &[]).await?, 8);
+    Ok(())
+}
+
+async fn has_two_systems(major: Major) -> Result<()> {
+    let identifier = async |options: Options| -> Result<i64> {
+        let cluster = options.without_preload().start().await?;
+        let database = Database::open(&cluster, "postgres").await?;
+        database.value("SELECT system_identifier FROM pg_control_system()", &[]).await
+    };
+    let one = identifier(Cluster::options(major)).await?;
+    let other = identifier(Cluster::options(major).other_system()).await?;
+    assert_ne!(one, other);
     Ok(())
 }
 

@@ -82,9 +82,7 @@ impl Delivery {
         let left = |kept| claimed_at + lease.lasts.saturating_sub(kept);
         let answer_before = left(TO_RECORD).min(Instant::now() + self.options.timeout);
         match self.client.send(request, left(LEAST_LEFT), answer_before).await {
-            Ok(response) => {
-                End { verdict: account.verdict(sms, &response), response: Some(response), credentials }
-            }
+            Ok(response) => End { verdict: account.verdict(sms, &response), response: Some(response), credentials },
             Err(verdict) => End { verdict, response: None, credentials },
         }
     }

@@ -30,8 +30,8 @@ use crate::logging::{self, LogFormat};
 use terminal::{Format, Terminal};
 
 const AFTER_HELP: &str = "\
-Settings are taken from the flag, else the environment variable shown beside it, else the configuration file, else the
-default. The file is TOML with the flags' names (concurrency = 64, poll_interval = \"2s\"): --config, else
+Settings are taken from the flag, else the environment variable shown beside it, else the configuration file, else the \
+default. The file is TOML with the flags' names (concurrency = 64, poll_interval = \"2s\"): --config, else \
 $XDG_CONFIG_HOME/sms-outbox/config.toml (~/.config by default), else /etc/sms-outbox/config.toml.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the extension in the database is newer than this binary.";

@@ -95,14 +95,19 @@ fn print(terminal: &Terminal, status: &Status) -> anyhow::Result<()> {
 }
 
 fn queues(terminal: &Terminal, queues: &[Queue]) -> anyhow::Result<()> {
-    if queues.is_empty() {
+    let counts = |q: &Queue| {
+        [q.pending, q.scheduled, q.held, q.sending, q.sent, q.failed, q.dispatch_timeout, q.canceled, q.expired]
+    };
+    if queues.iter().all(|q| counts(q) == [0; 9]) {
         return terminal
-            .line("No messages; enqueue one: sms-outbox enqueue --organization ID --mobile NUMBER --message TEXT");
+            .line("No messages yet; enqueue one: sms-outbox enqueue --organization ID --mobile NUMBER --message TEXT");
     }
     let headings = [
         "organization",
-        "pending",
         "oldest",
+        "pending",
+        "scheduled",
+        "held",
         "sending",
         "sent",
         "failed",
@@ -113,19 +118,9 @@ fn queues(terminal: &Terminal, queues: &[Queue]) -> anyhow::Result<()> {
         "failed 1h",
     ];
     let rows = queues.iter().map(|q| {
-        vec![
-            q.organization_id.clone(),
-            q.pending.to_string(),
-            or_dash(q.oldest_pending_age.map(age)),
-            q.sending.to_string(),
-            q.sent.to_string(),
-            q.failed.to_string(),
-            q.dispatch_timeout.to_string(),
-            q.canceled.to_string(),
-            q.expired.to_string(),
-            q.sent_last_hour.to_string(),
-            q.failed_last_hour.to_string(),
-        ]
+        let mut row = vec![q.organization_id.clone(), or_dash(q.oldest_pending_age.map(age))];
+        row.extend(counts(q).into_iter().chain([q.sent_last_hour, q.failed_last_hour]).map(|n| n.to_string()));
+        row
     });
     terminal.table(&headings, rows.collect())
 }
@@ -136,22 +131,42 @@ fn waiting(terminal: &Terminal, waiting: &[Waiting]) -> anyhow::Result<()> {
     }
     terminal.line("\nWhy messages wait")?;
     let rows = waiting.iter().map(|group| {
-        let (oldest, reason) = (or_dash(group.oldest_age.map(age)), or_dash(group.waits_for.as_deref()));
-        vec![group.organization_id.clone(), group.messages.to_string(), oldest, reason]
+        let reason = explained(&group.waits_for).map(|text| format!("{}: {text}", group.waits_for));
+        vec![
+            group.organization_id.clone(),
+            group.messages.to_string(),
+            or_dash(group.oldest_age.map(age)),
+            reason.unwrap_or_else(|| group.waits_for.clone()),
+        ]
     });
-    terminal.table(&["organization", "messages", "oldest", "waits for"], rows.collect())?;
-    if waiting.iter().any(Waiting::is_held) {
-        terminal.note("held messages were queued on another server: see sms-outbox release-held --help");
-    }
-    Ok(())
+    terminal.table(&["organization", "messages", "oldest", "waits for"], rows.collect())
+}
+
+/// What a word of `waits_for` means, and what to do about it.
+fn explained(waits_for: &str) -> Option<&'static str> {
+    let text = match waits_for {
+        "datetime" => "not due yet",
+        "backoff" => "tried, and tried again in a while",
+        "worker" => "a free worker, or room at an app",
+        "organization_paused" => "sms-outbox organization resume",
+        "app_paused" => "sms-outbox app resume",
+        "throttled" => "the provider asked to slow down",
+        "breaker_open" => "the provider fails; it is tried again by itself",
+        "account_refused" => "the provider refuses credentials, account or balance: sms-outbox app update",
+        "release_held" => "queued on another server: see sms-outbox release-held --help",
+        "no_app" => "no installed app can send them: a worker will end them",
+        _ => return None,
+    };
+    Some(text)
 }
 
 fn workers(terminal: &Terminal, workers: &[Worker]) -> anyhow::Result<()> {
-    if workers.is_empty() {
+    let alive: Vec<_> = workers.iter().filter(|worker| worker.alive).collect();
+    if alive.is_empty() {
         return terminal.line("\nNo worker is alive; start one: sms-outbox worker");
     }
     terminal.line("\nWorkers")?;
-    let rows = workers.iter().map(|w| {
+    let rows = alive.into_iter().map(|w| {
         let counts = [w.in_flight, w.claimed, w.sent, w.failed].map(|number| number.to_string());
         [vec![w.name.clone(), w.version.clone(), w.host.clone(), time(w.heartbeat)], counts.to_vec()].concat()
     });

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::message::Body;
 use crate::provider::http::ClientOptions;
-use crate::sandbox::tests::Bench;
 use crate::sandbox::Options;
+use crate::sandbox::tests::Bench;
 
 const NUMBER: &str = "+966501234567";
 
@@ -129,6 +129,7 @@ async fn a_short_lease_sends_nothing() {
 
 /// The clock is read again when the connection stands, which may take its time.
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "stops the whole runtime, as SIGSTOP does")]
 async fn a_lease_that_runs_short_while_connecting_sends_nothing() {
     let bench = Bench::start().await;
     let client = Client::new(ClientOptions::default()).unwrap();
@@ -150,7 +151,8 @@ async fn a_lease_cuts_the_time_for_the_answer() {
     bench.rule(json!({"behaviour": "delay", "delay_ms": 5000})).await;
     let mut lease = bench.lease("sandbox", NUMBER);
     lease.lasts = Duration::from_millis(2_200);
-    let delivery = Delivery::new(Client::new(ClientOptions::default()).unwrap(), Registry::new(), DeliveryOptions::default());
+    let delivery =
+        Delivery::new(Client::new(ClientOptions::default()).unwrap(), Registry::new(), DeliveryOptions::default());
     let begun = Instant::now();
     let outcome = delivery.deliver(&lease, begun).await;
     assert_eq!(summary(&outcome), (AttemptStatus::Unclear, "timeout"));
@@ -160,9 +162,10 @@ async fn a_lease_cuts_the_time_for_the_answer() {
 /// Connections that the server closes while idle must cost no attempt, and make no second request.
 #[tokio::test]
 async fn idle_connections_that_close_cost_nothing() {
-    let options = Options { idle_timeout: Duration::from_millis(40), ..Options::default() };
+    let options = Options { idle_timeout: Duration::from_millis(150), ..Options::default() };
     let bench = Bench::with(options, ClientOptions::default()).await;
-    for pause in [0, 30, 60, 50, 120, 0] {
+    // Far from the moment of closing itself: a request written then ends unclear, and rightly so.
+    for pause in [0, 400, 0, 400, 0, 0] {
         assert_eq!(bench.send("sandbox", NUMBER).await.status, AttemptStatus::Accepted);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }

@@ -2,10 +2,6 @@
 //!
 //! Errors name the field, the fault and the cure, and never show a value: it may be a secret.
 
-use std::net::IpAddr;
-
-use reqwest::Url;
-use reqwest::header::HeaderValue;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -61,29 +57,17 @@ pub struct Field {
 impl Field {
     /// An optional field that may be shown.
     pub const fn new(name: &'static str, kind: Kind, description: &'static str) -> Self {
-        Self {
-            name,
-            kind,
-            required: false,
-            secret: false,
-            description,
-        }
+        Self { name, kind, required: false, secret: false, description }
     }
 
     /// The same field, required.
     pub const fn required(self) -> Self {
-        Self {
-            required: true,
-            ..self
-        }
+        Self { required: true, ..self }
     }
 
     /// The same field, secret.
     pub const fn secret(self) -> Self {
-        Self {
-            secret: true,
-            ..self
-        }
+        Self { secret: true, ..self }
     }
 }
 
@@ -122,58 +106,33 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// The field, its fault and the cure.
-    pub fn new(
-        field: impl Into<String>,
-        fault: impl Into<String>,
-        cure: impl Into<String>,
-    ) -> Self {
-        Self {
-            field: field.into(),
-            fault: fault.into(),
-            cure: cure.into(),
-        }
+    pub fn new(field: impl Into<String>, fault: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { field: field.into(), fault: fault.into(), cure: cure.into() }
     }
 }
 
 /// Checks a configuration against the fields, and reads it. Null and the empty text mean 'not given'.
-pub(super) fn read<T: DeserializeOwned>(
-    fields: &[Field],
-    config: &Value,
-) -> Result<T, ConfigError> {
+pub(super) fn read<T: DeserializeOwned>(fields: &[Field], config: &Value) -> Result<T, ConfigError> {
     let given = config.as_object().ok_or_else(|| {
-        ConfigError::new(
-            "config",
-            "is not a JSON object",
-            "give an object of the provider's config fields",
-        )
+        ConfigError::new("config", "is not a JSON object", "give an object of the provider's config fields")
     })?;
     let mut known = Map::new();
     for (name, value) in given {
-        let field = fields
-            .iter()
-            .find(|field| field.name == name)
-            .ok_or_else(|| {
-                let names: Vec<_> = fields.iter().map(|field| field.name).collect();
-                ConfigError::new(
-                    name,
-                    "is unknown to this provider",
-                    format!("remove it or use one of: {}", names.join(", ")),
-                )
-            })?;
+        let field = fields.iter().find(|field| field.name == name).ok_or_else(|| {
+            let names: Vec<_> = fields.iter().map(|field| field.name).collect();
+            ConfigError::new(
+                name,
+                "is unknown to this provider",
+                format!("remove it or use one of: {}", names.join(", ")),
+            )
+        })?;
         if value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty()) {
             continue;
         }
         if !field.kind.fits(value) {
-            return Err(ConfigError::new(
-                name,
-                "has the wrong JSON type",
-                format!("give a {}", field.kind.word()),
-            ));
+            return Err(ConfigError::new(name, "has the wrong JSON type", format!("give a {}", field.kind.word())));
         }
-        if value
-            .as_str()
-            .is_some_and(|text| text.chars().any(char::is_control) || text.trim() != text)
-        {
+        if value.as_str().is_some_and(|text| text.chars().any(char::is_control) || text.trim() != text) {
             return Err(ConfigError::new(
                 name,
                 "contains a control character, or a blank at an end",
@@ -182,29 +141,15 @@ pub(super) fn read<T: DeserializeOwned>(
         }
         known.insert(name.clone(), value.clone());
     }
-    if let Some(missing) = fields
-        .iter()
-        .find(|field| field.required && !known.contains_key(field.name))
-    {
-        return Err(ConfigError::new(
-            missing.name,
-            "is missing",
-            format!("give it: {}", missing.description),
-        ));
+    if let Some(missing) = fields.iter().find(|field| field.required && !known.contains_key(field.name)) {
+        return Err(ConfigError::new(missing.name, "is missing", format!("give it: {}", missing.description)));
     }
     // serde's own message may quote the value, so only the place is taken from it.
     serde_path_to_error::deserialize(Value::Object(known)).map_err(|error| {
         let path = error.path().to_string();
         let name = path.split(['.', '[']).next().unwrap_or(&path);
-        let cure = fields
-            .iter()
-            .find(|field| field.name == name)
-            .map_or("see the provider's page", |f| f.description);
-        ConfigError::new(
-            path.as_str(),
-            "has a shape that this provider cannot read",
-            format!("it is: {cure}"),
-        )
+        let cure = fields.iter().find(|field| field.name == name).map_or("see the provider's page", |f| f.description);
+        ConfigError::new(path.as_str(), "has a shape that this provider cannot read", format!("it is: {cure}"))
     })
 }
 
@@ -244,147 +189,14 @@ pub(super) fn describe(fields: &[Field]) -> Value {
         .into()
 }
 
-/// Reads an address that requests may go to: https, or http where that was allowed or never leaves this machine.
-pub(super) fn address(field: &str, text: &str, allow_http: bool) -> Result<Url, ConfigError> {
-    let url = Url::parse(text)
-        .ok()
-        .filter(|url| url.has_host())
-        .ok_or_else(|| {
-            ConfigError::new(
-                field,
-                "is not an address",
-                "write it like https://gateway.example.com/path",
-            )
-        })?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    match url.scheme() {
-        "https" => {}
-        "http" if allow_http || loopback => {}
-        "http" => {
-            return Err(ConfigError::new(
-                field,
-                "is plain http",
-                "use https, or set allow_http to true and accept the risk",
-            ));
-        }
-        _ => {
-            return Err(ConfigError::new(
-                field,
-                "is neither https nor http",
-                "use https",
-            ));
-        }
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::new(
-            field,
-            "contains credentials or a fragment",
-            "give credentials in their own fields",
-        ));
-    }
-    Ok(url)
-}
-
-/// The address of one call of an API: the given base, or the provider's own, and the path behind it.
-pub(super) fn endpoint(
-    base_url: Option<&str>,
-    own: &str,
-    allow_http: bool,
-    path: &str,
-) -> Result<Url, ConfigError> {
-    let mut url = address(BASE_URL.name, base_url.unwrap_or(own), allow_http)?;
-    if url.query().is_some() {
-        return Err(ConfigError::new(
-            BASE_URL.name,
-            "contains a query",
-            "give the address up to the path alone",
-        ));
-    }
-    let full = format!("{}{path}", url.path().trim_end_matches('/'));
-    url.set_path(&full);
-    Ok(url)
-}
-
-/// A header value that no `Debug` shows.
-pub(super) fn header(field: &str, text: &str) -> Result<HeaderValue, ConfigError> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| {
-        ConfigError::new(
-            field,
-            "cannot stand in an HTTP header",
-            "use plain ASCII without line breaks",
-        )
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// `Bearer <token>`.
-pub(super) fn bearer(field: &str, token: &str) -> Result<HeaderValue, ConfigError> {
-    header(field, &format!("Bearer {token}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn address_takes_https_and_loopback_http_alone() {
-        for good in [
-            "https://api.example.com",
-            "http://127.0.0.1:8025/x",
-            "http://localhost",
-            "http://[::1]:1",
-        ] {
-            assert!(address("base_url", good, false).is_ok(), "{good}");
-        }
-        for bad in [
-            "http://api.example.com",
-            "ftp://h",
-            "gateway",
-            "https://u:p@h",
-            "https://h/#f",
-            "http://127.0.0.1.nip.io",
-        ] {
-            let error = address("base_url", bad, false).unwrap_err();
-            assert_eq!(error.field, "base_url", "{bad}");
-        }
-        assert!(address("base_url", "http://api.example.com", true).is_ok());
-    }
-
-    #[test]
-    fn endpoint_keeps_the_base_path() {
-        let url = endpoint(
-            Some("http://127.0.0.1:9/mora/"),
-            "https://own.example",
-            false,
-            "/api/v1/sendsms",
-        )
-        .unwrap();
-        assert_eq!(url.as_str(), "http://127.0.0.1:9/mora/api/v1/sendsms");
-        assert_eq!(
-            endpoint(None, "https://own.example", false, "/v1")
-                .unwrap()
-                .as_str(),
-            "https://own.example/v1"
-        );
-        assert!(
-            endpoint(
-                Some("https://h/?key=1"),
-                "https://own.example",
-                false,
-                "/v1"
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
     fn errors_name_the_field_and_hide_the_value() {
         const FIELDS: &[Field] = &[
-            Field::new("token", Kind::String, "The token.")
-                .required()
-                .secret(),
+            Field::new("token", Kind::String, "The token.").required().secret(),
             Field::new("size", Kind::Number, "A size."),
         ];
         #[derive(serde::Deserialize, Debug)]
@@ -406,10 +218,7 @@ mod tests {
             let error = read::<Config>(FIELDS, &config).unwrap_err();
             assert_eq!(error.field, field, "{config}");
             let shown = format!("{error} {error:?}");
-            assert!(
-                !shown.contains("canary") && !shown.contains("4711"),
-                "{shown}"
-            );
+            assert!(!shown.contains("canary") && !shown.contains("4711"), "{shown}");
             assert!(!error.fault.is_empty() && !error.cure.is_empty());
         }
         assert!(read::<Config>(FIELDS, &json!({"token": "t", "size": null})).is_ok());
@@ -417,16 +226,7 @@ mod tests {
 
     #[test]
     fn secrets_are_found_at_any_depth() {
-        const FIELDS: &[Field] = &[
-            Field::new("a", Kind::Object, "").secret(),
-            Field::new("b", Kind::String, ""),
-        ];
-        assert_eq!(
-            secrets(
-                FIELDS,
-                &json!({"a": {"x": ["one", {"y": "two"}], "z": 3}, "b": "shown"})
-            ),
-            ["one", "two"]
-        );
+        const FIELDS: &[Field] = &[Field::new("a", Kind::Object, "").secret(), Field::new("b", Kind::String, "")];
+        assert_eq!(secrets(FIELDS, &json!({"a": {"x": ["one", {"y": "two"}], "z": 3}, "b": "shown"})), ["one", "two"]);
     }
 }

@@ -63,31 +63,17 @@ fn cases() -> Vec<Case> {
 
 fn with_sms<T>(text: &str, sender: Option<&str>, act: impl FnOnce(&Sms<'_>) -> T) -> T {
     let (mobile, body) = (MobileNumber::new(NUMBER), Body::new(text));
-    act(&Sms {
-        mobile: &mobile,
-        body: &body,
-        sender,
-        reference: REFERENCE,
-    })
+    act(&Sms { mobile: &mobile, body: &body, sender, reference: REFERENCE })
 }
 
 /// The request of a message with this text.
-pub(super) fn request_with(
-    case: &Case,
-    config: &Value,
-    text: &str,
-    sender: Option<&str>,
-) -> Result<Request, Verdict> {
+pub(super) fn request_with(case: &Case, config: &Value, text: &str, sender: Option<&str>) -> Result<Request, Verdict> {
     let account = case.provider.open(config).unwrap();
     with_sms(text, sender, |sms| account.request(sms))
 }
 
 /// The request of a plain message.
-pub(super) fn request(
-    case: &Case,
-    config: &Value,
-    sender: Option<&str>,
-) -> Result<Request, Verdict> {
+pub(super) fn request(case: &Case, config: &Value, sender: Option<&str>) -> Result<Request, Verdict> {
     request_with(case, config, "hello", sender)
 }
 
@@ -102,17 +88,9 @@ pub(super) fn verdict(case: &Case, config: &Value, response: &Response) -> Verdi
 /// Checks a table of answers: status, body, class, error code.
 pub(super) fn samples(case: &Case, table: &[(u16, &str, AttemptStatus, Option<&str>)]) {
     for (status, body, class, code) in table {
-        let response = Response {
-            status: *status,
-            retry_after: None,
-            body: Some(body.to_string().into()),
-        };
+        let response = Response { status: *status, retry_after: None, body: Some(body.to_string().into()) };
         let verdict = verdict(case, &case.config, &response);
-        assert_eq!(
-            (verdict.status, verdict.error_code.as_deref()),
-            (*class, *code),
-            "{status} {body}"
-        );
+        assert_eq!((verdict.status, verdict.error_code.as_deref()), (*class, *code), "{status} {body}");
     }
 }
 
@@ -171,14 +149,8 @@ fn assert_well_formed(verdict: &Verdict) {
     assert_eq!(verdict.error_code.is_none(), accepted, "{verdict:?}");
     assert_eq!(verdict.error_message.is_none(), accepted, "{verdict:?}");
     if let Some(message) = &verdict.error_message {
-        assert!(
-            message.ends_with('.') && !message[..message.len() - 1].contains(". "),
-            "{message}"
-        );
-        assert!(
-            !message.contains("hello") && !message.contains("canary"),
-            "{message}"
-        );
+        assert!(message.ends_with('.') && !message[..message.len() - 1].contains(". "), "{message}");
+        assert!(!message.contains("hello") && !message.contains("canary"), "{message}");
         assert!(!message.chars().any(|c| c.is_ascii_digit()), "{message}");
     }
 }
@@ -186,34 +158,18 @@ fn assert_well_formed(verdict: &Verdict) {
 #[test]
 fn every_provider_has_a_case() {
     let slugs: Vec<_> = cases().iter().map(|case| case.provider.slug()).collect();
-    assert_eq!(
-        slugs,
-        Registry::new()
-            .iter()
-            .map(|provider| provider.slug())
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(slugs, Registry::new().iter().map(|provider| provider.slug()).collect::<Vec<_>>());
 }
 
 #[test]
 fn described_fields_are_those_of_the_config_struct() {
     for case in cases() {
-        let mut described: Vec<_> = case
-            .provider
-            .fields()
-            .iter()
-            .map(|field| field.name)
-            .collect();
+        let mut described: Vec<_> = case.provider.fields().iter().map(|field| field.name).collect();
         let mut taken = case.config_fields.to_vec();
         described.sort_unstable();
         taken.sort_unstable();
         assert_eq!(described, taken, "{}", case.provider.slug());
-        assert!(
-            case.provider
-                .fields()
-                .iter()
-                .all(|field| field.description.ends_with('.'))
-        );
+        assert!(case.provider.fields().iter().all(|field| field.description.ends_with('.')));
     }
 }
 
@@ -221,28 +177,13 @@ fn described_fields_are_those_of_the_config_struct() {
 fn requests_say_number_text_and_sender_whatever_they_are() {
     for case in cases() {
         for text in TEXTS {
-            for (asked, sent) in [
-                (None, case.config["sender"].as_str().unwrap()),
-                (Some("Shop & Co"), "Shop & Co"),
-            ] {
+            for (asked, sent) in [(None, case.config["sender"].as_str().unwrap()), (Some("Shop & Co"), "Shop & Co")] {
                 let request = request_with(&case, &case.config, text, asked).unwrap();
                 let to = if case.plus { NUMBER } else { &NUMBER[1..] };
-                let expected = Rendered {
-                    to: to.into(),
-                    text: text.to_string(),
-                    sender: sent.into(),
-                };
-                assert_eq!(
-                    (case.render)(&request),
-                    expected,
-                    "{}",
-                    case.provider.slug()
-                );
+                let expected = Rendered { to: to.into(), text: text.to_string(), sender: sent.into() };
+                assert_eq!((case.render)(&request), expected, "{}", case.provider.slug());
                 let shown = format!("{request:?}");
-                assert!(
-                    !shown.contains("canary") && !shown.contains("966") && !shown.contains(text),
-                    "{shown}"
-                );
+                assert!(!shown.contains("canary") && !shown.contains("966") && !shown.contains(text), "{shown}");
             }
         }
     }
@@ -255,11 +196,7 @@ fn a_missing_field_an_unknown_one_and_a_wrong_type_are_named() {
         for field in case.provider.fields().iter().filter(|field| field.required) {
             let mut config = case.config.clone();
             config.as_object_mut().unwrap().remove(field.name);
-            assert_eq!(
-                case.provider.open(&config).err().unwrap().field,
-                field.name,
-                "{slug}"
-            );
+            assert_eq!(case.provider.open(&config).err().unwrap().field, field.name, "{slug}");
         }
         for field in case.provider.fields() {
             let mut config = case.config.clone();
@@ -280,19 +217,12 @@ fn a_missing_field_an_unknown_one_and_a_wrong_type_are_named() {
 #[test]
 fn plain_http_is_refused_unless_allowed_or_local() {
     for case in cases() {
-        let field = if case.provider.slug() == "generic-http" {
-            "url"
-        } else {
-            "base_url"
-        };
+        let field = if case.provider.slug() == "generic-http" { "url" } else { "base_url" };
         let open = |url: &str, allow: bool| {
             let mut config = case.config.clone();
             config[field] = json!(url);
             config["allow_http"] = json!(allow);
-            case.provider
-                .open(&config)
-                .map(|_| ())
-                .map_err(|error| error.field)
+            case.provider.open(&config).map(|_| ()).map_err(|error| error.field)
         };
         assert_eq!(open("http://gateway.example", false), Err(field.to_owned()));
         assert_eq!(open("http://gateway.example", true), Ok(()));
@@ -305,11 +235,7 @@ fn plain_http_is_refused_unless_allowed_or_local() {
 fn success_is_accepted_with_its_id() {
     for case in cases() {
         let (status, body, id) = case.success;
-        let response = Response {
-            status,
-            retry_after: None,
-            body: Some(body.into()),
-        };
+        let response = Response { status, retry_after: None, body: Some(body.into()) };
         assert_eq!(
             verdict(&case, &case.config, &response),
             Verdict::accepted(Some(id.into())),
@@ -346,27 +272,10 @@ fn http_ends_have_their_class() {
             (504, Unclear),
         ] {
             // A success in the body proves nothing against the status.
-            for body in [
-                None,
-                Some(""),
-                Some("{}"),
-                Some("[]"),
-                Some("<html>"),
-                Some("null"),
-                Some(case.success.1),
-            ] {
-                let response = Response {
-                    status,
-                    retry_after: wait,
-                    body: body.map(Into::into),
-                };
+            for body in [None, Some(""), Some("{}"), Some("[]"), Some("<html>"), Some("null"), Some(case.success.1)] {
+                let response = Response { status, retry_after: wait, body: body.map(Into::into) };
                 let verdict = verdict(&case, &case.config, &response);
-                assert_eq!(
-                    verdict.status,
-                    class,
-                    "{} {status} {body:?}",
-                    case.provider.slug()
-                );
+                assert_eq!(verdict.status, class, "{} {status} {body:?}", case.provider.slug());
                 if class == Throttled {
                     assert_eq!(verdict.retry_after, wait);
                 }
@@ -380,31 +289,15 @@ fn a_2xx_that_cannot_be_read_is_unclear() {
     for case in cases() {
         let truncated = &case.success.1[..case.success.1.len() - 2];
         for status in [200, 201, 202, 204, case.success.0] {
-            for body in [
-                None,
-                Some(""),
-                Some("{}"),
-                Some("[]"),
-                Some("<html>ok</html>"),
-                Some("null"),
-                Some(truncated),
-            ] {
-                let response = Response {
-                    status,
-                    retry_after: None,
-                    body: body.map(Into::into),
-                };
+            for body in [None, Some(""), Some("{}"), Some("[]"), Some("<html>ok</html>"), Some("null"), Some(truncated)]
+            {
+                let response = Response { status, retry_after: None, body: body.map(Into::into) };
                 let class = match case.accepted_by_status == Some(status) {
                     true => AttemptStatus::Accepted,
                     false => AttemptStatus::Unclear,
                 };
                 let verdict = verdict(&case, &case.config, &response);
-                assert_eq!(
-                    verdict.status,
-                    class,
-                    "{} {status} {body:?}",
-                    case.provider.slug()
-                );
+                assert_eq!(verdict.status, class, "{} {status} {body:?}", case.provider.slug());
             }
         }
     }
@@ -414,23 +307,12 @@ fn a_2xx_that_cannot_be_read_is_unclear() {
 fn an_echo_of_secrets_is_not_kept() {
     for case in cases() {
         let secrets = config::secrets(case.provider.fields(), &case.config);
-        assert!(
-            secrets.iter().any(|secret| secret.contains("canary")),
-            "{}",
-            case.provider.slug()
-        );
+        assert!(secrets.iter().any(|secret| secret.contains("canary")), "{}", case.provider.slug());
         for status in [200, 201, 400, 401, 500] {
             let echo = json!({"code": secrets, "message": secrets.concat(), "statusCode": secrets, "to": NUMBER, "text": "hello"});
-            let response = Response {
-                status,
-                retry_after: None,
-                body: Some(echo.to_string().into()),
-            };
+            let response = Response { status, retry_after: None, body: Some(echo.to_string().into()) };
             let verdict = verdict(&case, &case.config, &response);
-            let kept = with_sms("hello", None, |sms| {
-                Redaction::new(&secrets, sms).response(&response)
-            })
-            .unwrap();
+            let kept = with_sms("hello", None, |sms| Redaction::new(&secrets, sms).response(&response)).unwrap();
             let shown = format!("{verdict:?} {kept}");
             for hidden in ["canary", "501234567", "hello"] {
                 assert!(!shown.contains(hidden), "{} {shown}", case.provider.slug());

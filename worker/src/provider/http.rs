@@ -37,10 +37,7 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(1),
-        }
+        Self { connect_timeout: Duration::from_secs(5), idle_timeout: Duration::from_secs(1) }
     }
 }
 
@@ -80,10 +77,7 @@ impl Client {
         if now >= write_before {
             return Err(too_late());
         }
-        let gate = Arc::new(Gate {
-            write_before,
-            state: AtomicU8::new(Gate::SHUT),
-        });
+        let gate = Arc::new(Gate { write_before, state: AtomicU8::new(Gate::SHUT) });
         let mut builder = self
             .inner
             .request(request.method, request.url)
@@ -91,22 +85,16 @@ impl Client {
             .timeout(answer_before.saturating_duration_since(now));
         let has_body = !request.body.is_empty();
         if has_body {
-            builder = builder.body(reqwest::Body::wrap(GatedBody {
-                gate: gate.clone(),
-                bytes: Some(request.body.into()),
-            }));
+            builder =
+                builder.body(reqwest::Body::wrap(GatedBody { gate: gate.clone(), bytes: Some(request.body.into()) }));
         }
         let answer = match builder.send().await {
             Ok(answer) => answer,
             Err(error) => return Err(transport_end(&error, has_body.then_some(&*gate))),
         };
         let status = answer.status().as_u16();
-        let retry_after = retry_after(answer.headers(), Timestamp::now());
-        Ok(Response {
-            status,
-            retry_after,
-            body: read(answer).await,
-        })
+        let retry_after = retry_after(answer.headers());
+        Ok(Response { status, retry_after, body: read(answer).await })
     }
 }
 
@@ -145,10 +133,7 @@ impl HttpBody for GatedBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Some(bytes) = self.bytes.take() else {
             return Poll::Ready(None);
         };
@@ -170,11 +155,7 @@ impl HttpBody for GatedBody {
 }
 
 fn too_late() -> Verdict {
-    Verdict::ended(
-        AttemptStatus::NotSent,
-        "lease_short",
-        "Too little time of the lease was left, so nothing was sent.",
-    )
+    Verdict::ended(AttemptStatus::NotSent, "lease_short", "Too little time of the lease was left, so nothing was sent.")
 }
 
 /// What an end without an answer means. Without a body there is no gate, and only a failed connection is surely unsent.
@@ -189,80 +170,51 @@ fn transport_end(error: &reqwest::Error, gate: Option<&Gate>) -> Verdict {
         return Verdict::ended(AttemptStatus::NotSent, code, message);
     }
     let (code, message) = if error.is_timeout() {
-        (
-            "timeout",
-            "The provider did not answer in time, so the message may have been sent.",
-        )
+        ("timeout", "The provider did not answer in time, so the message may have been sent.")
     } else {
-        (
-            "connection_lost",
-            "The connection broke after the request began, so the message may have been sent.",
-        )
+        ("connection_lost", "The connection broke after the request began, so the message may have been sent.")
     };
     Verdict::ended(AttemptStatus::Unclear, code, message)
 }
 
 /// Why no connection came about. The text is ours: the client's own shows addresses.
 fn unsent_cause(error: &reqwest::Error) -> (&'static str, &'static str) {
-    let causes = || std::iter::successors(error.source(), |cause| (**cause).source());
-    let io_kind = |kind| {
-        causes()
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(|cause| cause.kind() == kind)
-    };
-    // The certificate's fault stands inside an io::Error, which does not show it as its source.
-    let tls = causes().any(|cause| {
-        let inner = cause
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
-    });
-    if tls {
-        (
-            "tls",
-            "The provider's certificate or TLS was not acceptable, so nothing was sent.",
-        )
-    } else if io_kind(io::ErrorKind::ConnectionRefused) {
-        (
-            "connection_refused",
-            "The provider refused the connection, so nothing was sent.",
-        )
+    // An io::Error shows as its source not the error within, but that one's source.
+    fn next<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+        match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        }
+    }
+    let causes = || std::iter::successors(error.source(), |cause| next(*cause));
+    let refused = |cause: &io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
+    if causes().any(|cause| cause.is::<rustls::Error>()) {
+        ("tls", "The provider's certificate or TLS was not acceptable, so nothing was sent.")
+    } else if causes().any(|cause| cause.downcast_ref().is_some_and(refused)) {
+        ("connection_refused", "The provider refused the connection, so nothing was sent.")
     } else if error.is_timeout() {
-        (
-            "connect_timeout",
-            "No connection to the provider came about in time, so nothing was sent.",
-        )
+        ("connect_timeout", "No connection to the provider came about in time, so nothing was sent.")
     } else if causes().any(|cause| cause.to_string().starts_with("dns error")) {
-        (
-            "dns",
-            "The provider's host name could not be resolved, so nothing was sent.",
-        )
+        ("dns", "The provider's host name could not be resolved, so nothing was sent.")
     } else {
-        (
-            "connect",
-            "No connection to the provider came about, so nothing was sent.",
-        )
+        ("connect", "No connection to the provider came about, so nothing was sent.")
     }
 }
 
-/// `Retry-After` in seconds, or as a date; the date is counted from the answer's own `Date`, so that neither clock need
-/// be right, and from `now` where there is none.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// `Retry-After` in seconds, or as a date. The date is counted from the answer's own `Date`, so that nobody's clock need
+/// be right; without one it is not believed.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     fn date(text: &str) -> Option<Timestamp> {
         DateTimeParser::new().parse_timestamp(text).ok()
     }
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::trim)
-    };
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let asked = text(RETRY_AFTER)?;
     let wait = match asked.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
         Err(_) => {
-            let base = text(DATE).and_then(date).unwrap_or(now);
-            Duration::try_from(date(asked)?.duration_since(base)).unwrap_or_default()
+            let asked = date(asked)?;
+            let answered = text(DATE).and_then(date)?;
+            Duration::try_from(asked.duration_since(answered)).unwrap_or_default()
         }
     };
     Some(wait.min(LONGEST_WAIT))
@@ -278,8 +230,7 @@ mod tests {
         if let Some(date) = date {
             headers.insert(DATE, HeaderValue::from_static(date));
         }
-        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
-        retry_after(&headers, now).map(|wait| wait.as_secs())
+        retry_after(&headers).map(|wait| wait.as_secs())
     }
 
     #[test]
@@ -287,15 +238,10 @@ mod tests {
         assert_eq!(wait("30", None), Some(30));
         assert_eq!(wait(" 1.5 ", None), Some(1));
         assert_eq!(wait("99999999999", None), Some(24 * 3600));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", None), Some(37));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:48:00 GMT", None), Some(0));
-        assert_eq!(
-            wait(
-                "Sun, 06 Nov 1994 08:49:37 GMT",
-                Some("Sun, 06 Nov 1994 08:49:30 GMT")
-            ),
-            Some(7)
-        );
+        let answered = Some("Sun, 06 Nov 1994 08:49:30 GMT");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", answered), Some(7));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:48:00 GMT", answered), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", None), None);
         for garbage in ["", "-1", "soon", "NaN", "inf", "Sun, 99 Nov 1994"] {
             assert_eq!(wait(garbage, None), None, "{garbage}");
         }

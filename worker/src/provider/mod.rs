@@ -3,6 +3,7 @@
 //! A [`Provider`] describes itself and opens an app's configuration into an [`Account`]; both are pure, so that samples
 //! test them. [`http`] is the only place with a network. `docs/guides/write-a-provider.md` walks through a new one.
 
+mod address;
 pub mod config;
 #[cfg(test)]
 mod conformance;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind, SENDER};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
@@ -55,9 +56,13 @@ impl Provider for Mora {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
-        let url = config::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/api/v1/sendsms")?;
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/api/v1/sendsms")?;
         Ok(Box::new(Open { url, config }))
     }
 }

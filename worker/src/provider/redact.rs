@@ -22,11 +22,7 @@ impl<'a> Redaction<'a> {
     /// Hides these secrets, and the recipient and text of this message.
     pub fn new(secrets: &[&'a str], sms: &Sms<'a>) -> Self {
         let mut replaced: Vec<(&'a str, Cow<'static, str>)> = Vec::with_capacity(secrets.len() + 3);
-        replaced.extend(
-            secrets
-                .iter()
-                .map(|secret| (*secret, Cow::Borrowed("[secret]"))),
-        );
+        replaced.extend(secrets.iter().map(|secret| (*secret, Cow::Borrowed("[secret]"))));
         replaced.push((sms.body.text(), Cow::Borrowed("[text]")));
         replaced.push((sms.mobile.e164(), mask(sms.mobile.e164()).into()));
         replaced.push((sms.mobile.digits(), mask(sms.mobile.digits()).into()));
@@ -56,15 +52,10 @@ impl<'a> Redaction<'a> {
             Value::Number(number) => {
                 let text = number.to_string();
                 let hidden = self.replaced.iter().find(|(hidden, _)| *hidden == text);
-                hidden.map_or(Value::Number(number), |(_, shown)| {
-                    Value::String(shown.clone().into_owned())
-                })
+                hidden.map_or(Value::Number(number), |(_, shown)| Value::String(shown.clone().into_owned()))
             }
             Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
-            Value::Object(map) => map
-                .into_iter()
-                .map(|(name, item)| (self.text(&name), self.value(item)))
-                .collect(),
+            Value::Object(map) => map.into_iter().map(|(name, item)| (self.text(&name), self.value(item))).collect(),
             other => other,
         }
     }
@@ -109,21 +100,9 @@ mod tests {
     use crate::message::{Body, MobileNumber};
 
     fn kept(body: &[u8]) -> Option<String> {
-        let (mobile, text) = (
-            MobileNumber::new("+966501234567"),
-            Body::new("your code is 4711"),
-        );
-        let sms = Sms {
-            mobile: &mobile,
-            body: &text,
-            sender: None,
-            reference: "r-1",
-        };
-        let response = Response {
-            status: 200,
-            retry_after: None,
-            body: Some(body.to_vec().into()),
-        };
+        let (mobile, text) = (MobileNumber::new("+966501234567"), Body::new("your code is 4711"));
+        let sms = Sms { mobile: &mobile, body: &text, sender: None, reference: "r-1" };
+        let response = Response { status: 200, retry_after: None, body: Some(body.to_vec().into()) };
         Redaction::new(&["tok-secret", "tok-secret-long"], &sms).response(&response)
     }
 
@@ -144,13 +123,8 @@ mod tests {
     fn is_always_short_valid_json() {
         let escapes = "\u{1}\"\\\n".repeat(4000);
         let long = serde_json::json!({"a": "é".repeat(5000)}).to_string();
-        for body in [
-            escapes.as_bytes(),
-            long.as_bytes(),
-            b"<html>\xff\0</html>",
-            b"[1,2",
-            "…".repeat(9000).as_bytes(),
-        ] {
+        for body in [escapes.as_bytes(), long.as_bytes(), b"<html>\xff\0</html>", b"[1,2", "…".repeat(9000).as_bytes()]
+        {
             let json = kept(body).unwrap();
             assert!(json.len() <= LONGEST, "{}", json.len());
             assert!(!json.contains("\\u0000"));
@@ -163,12 +137,7 @@ mod tests {
     #[test]
     fn a_short_text_is_hidden_only_where_it_stands_alone() {
         let (mobile, text) = (MobileNumber::new("+966501234567"), Body::new("1"));
-        let sms = Sms {
-            mobile: &mobile,
-            body: &text,
-            sender: None,
-            reference: "r-1",
-        };
+        let sms = Sms { mobile: &mobile, body: &text, sender: None, reference: "r-1" };
         let redaction = Redaction::new(&[], &sms);
         assert_eq!(redaction.text("2021-11-01"), "2021-11-01");
         assert_eq!(redaction.text("1"), "[text]");

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind, SENDER};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
@@ -51,10 +52,14 @@ impl Provider for Sandbox {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
-        let url = config::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/v1/messages")?;
-        let bearer = config::bearer("token", config.token.expose_secret())?;
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/v1/messages")?;
+        let bearer = address::bearer("token", config.token.expose_secret())?;
         Ok(Box::new(Open { url, bearer, sender: config.sender }))
     }
 }

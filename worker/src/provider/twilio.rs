@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
@@ -79,7 +80,7 @@ impl Config {
             }
         };
         let credentials = STANDARD.encode(format!("{user}:{}", secret.expose_secret()));
-        config::header("auth_token", &format!("Basic {credentials}"))
+        address::header("auth_token", &format!("Basic {credentials}"))
     }
 
     fn sender(self) -> Result<Option<Sender>, ConfigError> {
@@ -125,11 +126,15 @@ impl Provider for Twilio {
         FIELDS
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
         sid_of("account_sid", "AC", &config.account_sid)?;
         let path = format!("/2010-04-01/Accounts/{}/Messages.json", config.account_sid);
-        let url = config::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, &path)?;
+        let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, &path)?;
         Ok(Box::new(Open { url, authorization: config.authorization()?, sender: config.sender()? }))
     }
 }

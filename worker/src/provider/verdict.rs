@@ -65,11 +65,7 @@ impl Verdict {
     }
 
     /// Any other end.
-    pub fn ended(
-        status: AttemptStatus,
-        code: impl Into<String>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn ended(status: AttemptStatus, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status,
             error_code: Some(code.into()),
@@ -81,10 +77,7 @@ impl Verdict {
 
     /// The same with the wait that the answer asked for.
     pub fn after(self, retry_after: Option<Duration>) -> Self {
-        Self {
-            retry_after,
-            ..self
-        }
+        Self { retry_after, ..self }
     }
 
     /// A success by HTTP whose body does not say what became of the message.
@@ -112,36 +105,17 @@ impl Verdict {
         let code = format!("http_{status}");
         let (class, message) = match status {
             200..=299 => return Self::unreadable(),
-            300..=399 => (
-                Unclear,
-                "The provider answered with a redirect, which is never followed; check the app's address.",
-            ),
-            401 => (
-                RefusedAccount,
-                "The provider refused the app's credentials.",
-            ),
-            402 => (
-                RefusedAccount,
-                "The provider refuses until the account's balance is topped up.",
-            ),
-            403 => (
-                RefusedAccount,
-                "The provider forbids the app's account or this worker's address to send.",
-            ),
-            408 => (
-                Unclear,
-                "The provider gave up on reading the request, so the message may have been sent.",
-            ),
-            409 => (
-                Unclear,
-                "The provider reports a conflict, so the message may have been sent before.",
-            ),
+            300..=399 => {
+                (Unclear, "The provider answered with a redirect, which is never followed; check the app's address.")
+            }
+            401 => (RefusedAccount, "The provider refused the app's credentials."),
+            402 => (RefusedAccount, "The provider refuses until the account's balance is topped up."),
+            403 => (RefusedAccount, "The provider forbids the app's account or this worker's address to send."),
+            408 => (Unclear, "The provider gave up on reading the request, so the message may have been sent."),
+            409 => (Unclear, "The provider reports a conflict, so the message may have been sent before."),
             429 => (Throttled, "The provider asks to slow down."),
             400..=499 => (RefusedContent, "The provider refused the message."),
-            _ => (
-                Unclear,
-                "The provider failed after it had taken the request, so the message may have been sent.",
-            ),
+            _ => (Unclear, "The provider failed after it had taken the request, so the message may have been sent."),
         };
         Self::ended(class, code, message).after(response.retry_after)
     }
@@ -187,11 +161,7 @@ mod tests {
             (101, Unclear),
             (999, Unclear),
         ] {
-            let response = Response {
-                status,
-                retry_after: None,
-                body: None,
-            };
+            let response = Response { status, retry_after: None, body: None };
             assert_eq!(Verdict::by_status(&response).status, class, "{status}");
         }
     }

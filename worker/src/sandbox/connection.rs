@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::State;
+use super::control;
 use super::request::{self, Answer, Request};
 use super::rules::{Behaviour, Rule};
 use super::wire::{self, Fault, Wire};
-use super::control;
 
 /// How long a stalled answer stalls where its rule does not say.
 const STALL: Duration = Duration::from_secs(600);

@@ -53,6 +53,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a journal for people: nothing is decided by it")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
 pub(super) struct Journal {
     file: Option<Mutex<File>>,
     remember: usize,
@@ -79,7 +84,7 @@ impl Journal {
             invalid_count: AtomicU64::new(0),
             counts: Default::default(),
             // Ids go on after a restart.
-            next_id: AtomicU64::new(u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default()),
+            next_id: AtomicU64::new(u64::try_from(now().as_microsecond()).unwrap_or_default()),
         })
     }
 
@@ -92,7 +97,7 @@ impl Journal {
     pub(super) fn accept(&self, provider: &str, submission: &Submission, id: &str) -> io::Result<()> {
         if self.file.is_some() || self.remember > 0 {
             let accepted = Accepted {
-                at: Timestamp::now(),
+                at: now(),
                 provider: provider.to_owned(),
                 account: submission.account.clone(),
                 to: submission.to.clone(),
@@ -114,18 +119,13 @@ impl Journal {
     }
 
     /// Notes a request; no behaviour means that the request was not valid.
-    pub(super) fn note(
-        &self,
-        provider: &str,
-        submission: Option<&Submission>,
-        done: Option<Behaviour>,
-    ) {
+    pub(super) fn note(&self, provider: &str, submission: Option<&Submission>, done: Option<Behaviour>) {
         let place = Behaviour::ALL.iter().position(|behaviour| Some(*behaviour) == done);
         let count = place.map_or(&self.invalid_count, |place| &self.counts[place]);
         count.fetch_add(1, Ordering::Relaxed);
         if self.remember > 0 {
             let seen = Seen {
-                at: Timestamp::now(),
+                at: now(),
                 provider: provider.to_owned(),
                 account: submission.map(|submission| submission.account.clone()),
                 to: submission.map(|submission| submission.to.clone()),
@@ -138,6 +138,9 @@ impl Journal {
     }
 
     fn keep<T>(&self, list: &Mutex<VecDeque<T>>, item: T) {
+        if self.remember == 0 {
+            return;
+        }
         let mut list = lock(list);
         if list.len() >= self.remember {
             list.pop_front();

@@ -63,11 +63,7 @@ struct State {
 }
 
 /// Serves until `shutdown` is over, and then drops all connections.
-pub async fn serve(
-    listener: TcpListener,
-    options: Options,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, options: Options, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let state = Arc::new(State {
         rules: Rules::new(options.magic_numbers),
         journal: Journal::open(options.journal.as_deref(), options.remember)?,

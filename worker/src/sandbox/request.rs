@@ -110,13 +110,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn json(status: u16, body: impl ToString) -> Self {
-        Self {
-            status,
-            retry_after: None,
-            location: None,
-            content_type: "application/json",
-            body: body.to_string(),
-        }
+        Self { status, retry_after: None, location: None, content_type: "application/json", body: body.to_string() }
     }
 
     /// The head, which promises the whole body.

@@ -135,7 +135,10 @@ async fn every_behaviour_on_every_wire() {
     let (mut requests, mut accepted) = (0, 0);
     for slug in SLUGS {
         for behaviour in Behaviour::ALL {
-            assert_eq!(bench.rule(json!({"behaviour": behaviour, "provider": slug, "times": 1, "delay_ms": 1})).await, 201);
+            assert_eq!(
+                bench.rule(json!({"behaviour": behaviour, "provider": slug, "times": 1, "delay_ms": 1})).await,
+                201
+            );
             if behaviour == Behaviour::StallAfterHeaders {
                 bench.clear().await;
                 bench.rule(json!({"behaviour": behaviour})).await;
@@ -182,14 +185,15 @@ async fn magic_numbers_do_what_their_table_says() {
 async fn rules_match_and_are_used_up() {
     use AttemptStatus::*;
     let bench = Bench::start().await;
-    bench.rule(json!([
-        {"behaviour": "refuse_account"},
-        {"behaviour": "refuse_recipient", "to": "1111"},
-        {"behaviour": "accept", "account": "acct", "provider": "mora-sms"},
-        {"behaviour": "throttle", "to": NUMBER, "times": 2, "retry_after": 9},
-        {"behaviour": "error_500", "provider": "sandbox", "to": "2222", "status": 503, "code": "not_processed"},
-    ]))
-    .await;
+    bench
+        .rule(json!([
+            {"behaviour": "refuse_account"},
+            {"behaviour": "refuse_recipient", "to": "1111"},
+            {"behaviour": "accept", "account": "acct", "provider": "mora-sms"},
+            {"behaviour": "throttle", "to": NUMBER, "times": 2, "retry_after": 9},
+            {"behaviour": "error_500", "provider": "sandbox", "to": "2222", "status": 503, "code": "not_processed"},
+        ]))
+        .await;
     for wait in [Some(9), Some(9), None] {
         let outcome = bench.send("taqnyat-sms", NUMBER).await;
         assert_eq!(outcome.retry_after.map(|wait| wait.as_secs()), wait);
@@ -240,7 +244,11 @@ async fn invalid_requests_are_refused_as_the_provider_would() {
     use AttemptStatus::*;
     let bench = Bench::start().await;
     for (slug, change, class) in [
-        ("twilio-sms", json!({"account_sid": SID, "auth_token": null, "api_key_sid": "AC1", "api_key_secret": "x"}), RefusedAccount),
+        (
+            "twilio-sms",
+            json!({"account_sid": SID, "auth_token": null, "api_key_sid": "AC1", "api_key_secret": "x"}),
+            RefusedAccount,
+        ),
         ("twilio-sms", json!({"base_url": format!("http://{}/twilio/x", bench.address)}), RefusedAccount),
         ("taqnyat-sms", json!({"base_url": format!("http://{}/nowhere", bench.address)}), RefusedContent),
     ] {
@@ -255,12 +263,17 @@ async fn invalid_requests_are_refused_as_the_provider_would() {
 
 #[tokio::test]
 async fn memory_is_bounded() {
-    let options = Options { remember: 3, ..Options::default() };
-    let bench = Bench::with(options, ClientOptions::default()).await;
-    for _ in 0..5 {
-        bench.send("sandbox", NUMBER).await;
+    for remember in [0, 3] {
+        let path = std::env::temp_dir().join(format!("sms-outbox-journal-{}", uuid::Uuid::new_v4()));
+        let options = Options { remember, journal: Some(path.clone()), ..Options::default() };
+        let bench = Bench::with(options, ClientOptions::default()).await;
+        for _ in 0..5 {
+            bench.send("sandbox", NUMBER).await;
+        }
+        assert_eq!(bench.get("journal").await.as_array().unwrap().len(), remember);
+        assert_eq!(bench.get("requests").await.as_array().unwrap().len(), remember);
+        assert_eq!(bench.counts().await, (5, 5));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 5);
+        std::fs::remove_file(&path).unwrap();
     }
-    assert_eq!(bench.get("journal").await.as_array().unwrap().len(), 3);
-    assert_eq!(bench.get("requests").await.as_array().unwrap().len(), 3);
-    assert_eq!(bench.counts().await, (5, 5));
 }

@@ -62,7 +62,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &TestArgs) -
             twin.app_id
         );
     }
-    if stats::workers(&client).await?.is_empty() {
+    if !stats::workers(&client).await?.iter().any(|worker| worker.alive) {
         bail!("no worker is alive to send it; start one: sms-outbox worker");
     }
     let limit = SignedDuration::try_from(args.wait)?;

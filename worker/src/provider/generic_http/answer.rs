@@ -32,12 +32,7 @@ impl Rules {
         error_code: Option<String>,
         outcomes: Map<String, Value>,
     ) -> Result<Self, ConfigError> {
-        if success.status.is_empty()
-            || success
-                .status
-                .iter()
-                .any(|status| !(200..300).contains(status))
-        {
+        if success.status.is_empty() || success.status.iter().any(|status| !(200..300).contains(status)) {
             return Err(ConfigError::new(
                 "success.status",
                 "is not a list of 2xx statuses",
@@ -47,17 +42,13 @@ impl Rules {
         let proof = match (success.pointer, success.values) {
             (None, None) => None,
             (Some(at), Some(values)) if !values.is_empty() => {
-                let values = values
-                    .iter()
-                    .map(plain)
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or_else(|| {
-                        ConfigError::new(
-                            "success.values",
-                            "is not a list of texts, numbers or booleans",
-                            "give one like [\"ok\", 0]",
-                        )
-                    })?;
+                let values = values.iter().map(plain).collect::<Option<Vec<_>>>().ok_or_else(|| {
+                    ConfigError::new(
+                        "success.values",
+                        "is not a list of texts, numbers or booleans",
+                        "give one like [\"ok\", 0]",
+                    )
+                })?;
                 Some((pointer("success.pointer", at)?, values))
             }
             _ => {
@@ -80,10 +71,7 @@ impl Rules {
             proof,
             message_id: message_id.map(|at| pointer("message_id", at)).transpose()?,
             error_code: error_code.map(|at| pointer("error_code", at)).transpose()?,
-            outcomes: outcomes
-                .into_iter()
-                .map(outcome)
-                .collect::<Result<_, _>>()?,
+            outcomes: outcomes.into_iter().map(outcome).collect::<Result<_, _>>()?,
         })
     }
 
@@ -92,33 +80,23 @@ impl Rules {
             return Verdict::by_status(response);
         }
         let answer = response.json();
-        let at = |pointer: &String| {
-            answer
-                .as_ref()
-                .and_then(|answer| answer.pointer(pointer))
-                .and_then(plain)
-        };
+        let at = |pointer: &String| answer.as_ref().and_then(|answer| answer.pointer(pointer)).and_then(plain);
         let code = self.error_code.as_ref().and_then(at);
-        if let Some((code, class)) = code
-            .as_ref()
-            .and_then(|code| Some((code, self.outcomes.get(code)?)))
-        {
+        if let Some((code, class)) = code.as_ref().and_then(|code| Some((code, self.outcomes.get(code)?))) {
             return Verdict::ended(*class, code, meaning(*class)).after(response.retry_after);
         }
         if self.status.contains(&response.status) {
-            let proven = self.proof.as_ref().is_none_or(|(pointer, values)| {
-                at(pointer).is_some_and(|value| values.contains(&value))
-            });
+            let proven = self
+                .proof
+                .as_ref()
+                .is_none_or(|(pointer, values)| at(pointer).is_some_and(|value| values.contains(&value)));
             let id = self.message_id.as_ref().map(at);
             if proven && id != Some(None) {
                 return Verdict::accepted(id.flatten());
             }
         }
         let verdict = Verdict::by_status(response);
-        Verdict {
-            error_code: code.or(verdict.error_code),
-            ..verdict
-        }
+        Verdict { error_code: code.or(verdict.error_code), ..verdict }
     }
 }
 
@@ -134,11 +112,7 @@ fn pointer(field: &str, at: String) -> Result<String, ConfigError> {
     if at.starts_with('/') {
         return Ok(at);
     }
-    Err(ConfigError::new(
-        field,
-        "is not a JSON pointer",
-        "write the path like /data/0/id",
-    ))
+    Err(ConfigError::new(field, "is not a JSON pointer", "write the path like /data/0/id"))
 }
 
 fn outcome((code, class): (String, Value)) -> Result<(String, AttemptStatus), ConfigError> {

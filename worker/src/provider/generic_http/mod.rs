@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use self::answer::{Rules, Success};
 use self::template::{Template, Tree};
+use super::address;
 use super::config::{self, ALLOW_HTTP, Kind, SENDER};
 use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict, encode_form};
@@ -51,13 +52,8 @@ const FIELDS: &[Field] = &[
 ];
 
 /// Headers that describe the connection or the encoding: the client's own to write.
-const RESERVED: [HeaderName; 5] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::CONNECTION,
-    header::EXPECT,
-];
+const RESERVED: [HeaderName; 5] =
+    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::EXPECT];
 
 /// The provider.
 pub struct GenericHttp;
@@ -98,28 +94,14 @@ impl Provider for GenericHttp {
 
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
-        let url = config::address("url", &config.url, config.allow_http)?;
+        let url = address::address("url", &config.url, config.allow_http)?;
         let method = method(config.method.as_deref())?;
         let format = Format::read(config.format.as_deref(), &method)?;
         let secrets = template::Secrets::read(&config.secrets)?;
         let headers = headers(config.headers, &secrets)?;
         let body = fields(config.body, format, &secrets)?;
-        let rules = Rules::read(
-            config.success,
-            config.message_id,
-            config.error_code,
-            config.outcomes,
-        )?;
-        Ok(Box::new(Open {
-            url,
-            method,
-            format,
-            headers,
-            body,
-            secrets,
-            rules,
-            sender: config.sender,
-        }))
+        let rules = Rules::read(config.success, config.message_id, config.error_code, config.outcomes)?;
+        Ok(Box::new(Open { url, method, format, headers, body, secrets, rules, sender: config.sender }))
     }
 }
 
@@ -148,11 +130,7 @@ impl Format {
             "form" => Self::Form,
             "query" => Self::Query,
             _ => {
-                return Err(ConfigError::new(
-                    "format",
-                    "is unknown",
-                    "use json, form or query",
-                ));
+                return Err(ConfigError::new("format", "is unknown", "use json, form or query"));
             }
         };
         if method == Method::GET && format != Self::Query {
@@ -171,37 +149,20 @@ fn method(given: Option<&str>) -> Result<Method, ConfigError> {
         "POST" => Ok(Method::POST),
         "PUT" => Ok(Method::PUT),
         "GET" => Ok(Method::GET),
-        _ => Err(ConfigError::new(
-            "method",
-            "is not supported",
-            "use POST, PUT or GET, in capitals",
-        )),
+        _ => Err(ConfigError::new("method", "is not supported", "use POST, PUT or GET, in capitals")),
     }
 }
 
-fn headers(
-    given: Map<String, Value>,
-    secrets: &template::Secrets,
-) -> Result<Vec<(HeaderName, Template)>, ConfigError> {
+fn headers(given: Map<String, Value>, secrets: &template::Secrets) -> Result<Vec<(HeaderName, Template)>, ConfigError> {
     let mut headers = Vec::with_capacity(given.len());
     for (name, value) in given {
         let field = format!("headers.{name}");
         let header = HeaderName::try_from(name)
             .ok()
             .filter(|header| !RESERVED.contains(header))
-            .ok_or_else(|| {
-                ConfigError::new(
-                    &field,
-                    "is no header that can be set",
-                    "remove it or correct its name",
-                )
-            })?;
+            .ok_or_else(|| ConfigError::new(&field, "is no header that can be set", "remove it or correct its name"))?;
         let Value::String(text) = value else {
-            return Err(ConfigError::new(
-                field,
-                "is not a text",
-                "give the header's value as a text",
-            ));
+            return Err(ConfigError::new(field, "is not a text", "give the header's value as a text"));
         };
         headers.push((header, Template::read(&field, text, secrets)?));
     }
@@ -230,28 +191,19 @@ fn fields(
 
 impl Account for Open {
     fn request(&self, sms: &Sms<'_>) -> Result<Request, Verdict> {
-        let context = self
-            .secrets
-            .context(sms, sms.sender.or(self.sender.as_deref()));
+        let context = self.secrets.context(sms, sms.sender.or(self.sender.as_deref()));
         let mut rendered = Map::new();
         for (name, tree) in &self.body {
             rendered.insert(name.clone(), tree.render(&context)?);
         }
         let mut url = self.url.clone();
         let mut headers = HeaderMap::new();
-        let mut content_type =
-            |value| headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+        let mut content_type = |value| headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
         let texts: Vec<(&str, String)> = match self.format {
             Format::Json => Vec::new(),
-            _ => rendered
-                .iter()
-                .map(|(name, value)| (name.as_str(), text(value)))
-                .collect(),
+            _ => rendered.iter().map(|(name, value)| (name.as_str(), text(value))).collect(),
         };
-        let pairs: Vec<(&str, &str)> = texts
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
+        let pairs: Vec<(&str, &str)> = texts.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let body = match self.format {
             Format::Json => {
                 content_type("application/json");
@@ -267,17 +219,12 @@ impl Account for Open {
             }
         };
         for (name, template) in &self.headers {
-            let mut value = HeaderValue::from_str(&text(&template.render(&context)?))
-                .map_err(|_| template::failed())?;
+            let mut value =
+                HeaderValue::from_str(&text(&template.render(&context)?)).map_err(|_| template::failed())?;
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        Ok(Request {
-            method: self.method.clone(),
-            url,
-            headers,
-            body,
-        })
+        Ok(Request { method: self.method.clone(), url, headers, body })
     }
 
     fn verdict(&self, _: &Sms<'_>, response: &Response) -> Verdict {

@@ -14,14 +14,7 @@ const FUEL: u64 = 10_000;
 /// Longest rendered text.
 const LONGEST: usize = 64 * 1024;
 
-const NAMES: [&str; 6] = [
-    "mobile",
-    "digits",
-    "message",
-    "sender",
-    "reference",
-    "secrets",
-];
+const NAMES: [&str; 6] = ["mobile", "digits", "message", "sender", "reference", "secrets"];
 
 /// Nothing but built-in filters and tests: no loader, no function that reads anything. An undefined name fails, but may
 /// be tested for, since a message need not have a sender.
@@ -50,17 +43,11 @@ pub(super) struct Secrets {
 impl Secrets {
     pub(super) fn read(given: &Map<String, Value>) -> Result<Self, ConfigError> {
         if let Some((name, _)) = given.iter().find(|(_, value)| !value.is_string()) {
-            return Err(ConfigError::new(
-                format!("secrets.{name}"),
-                "is not a text",
-                "give the secret as a text",
-            ));
+            return Err(ConfigError::new(format!("secrets.{name}"), "is not a text", "give the secret as a text"));
         }
         Ok(Self {
             texts: minijinja::Value::from_pairs(
-                given
-                    .iter()
-                    .map(|(name, text)| (name.as_str(), text.as_str().unwrap_or_default())),
+                given.iter().map(|(name, text)| (name.as_str(), text.as_str().unwrap_or_default())),
             ),
             names: given.keys().cloned().collect(),
         })
@@ -96,48 +83,20 @@ pub(super) enum Template {
 }
 
 impl Template {
-    pub(super) fn read(
-        field: &str,
-        source: String,
-        secrets: &Secrets,
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn read(field: &str, source: String, secrets: &Secrets) -> Result<Self, ConfigError> {
         // The template's own error quotes the source, which may hold a secret.
-        let syntax = |_| {
-            ConfigError::new(
-                field,
-                "is not a valid template",
-                "write names as {{ message }}",
-            )
-        };
+        let syntax = |_| ConfigError::new(field, "is not a valid template", "write names as {{ message }}");
         let expression = source
             .strip_prefix("{{")
             .and_then(|rest| rest.strip_suffix("}}"))
-            .filter(|inner| {
-                !["{{", "}}", "{%", "{#"]
-                    .iter()
-                    .any(|mark| inner.contains(mark))
-            })
+            .filter(|inner| !["{{", "}}", "{%", "{#"].iter().any(|mark| inner.contains(mark)))
             .map(|inner| inner.trim_matches('-').trim().to_owned());
         let names = match &expression {
-            Some(inner) => ENVIRONMENT
-                .compile_expression(inner)
-                .map_err(syntax)?
-                .undeclared_variables(true),
-            None => ENVIRONMENT
-                .template_from_str(&source)
-                .map_err(syntax)?
-                .undeclared_variables(true),
+            Some(inner) => ENVIRONMENT.compile_expression(inner).map_err(syntax)?.undeclared_variables(true),
+            None => ENVIRONMENT.template_from_str(&source).map_err(syntax)?.undeclared_variables(true),
         };
         if names.iter().any(|name| !secrets.knows(name)) {
-            let known = NAMES
-                .map(|name| {
-                    if name == "secrets" {
-                        "secrets.<name>"
-                    } else {
-                        name
-                    }
-                })
-                .join(", ");
+            let known = NAMES.map(|name| if name == "secrets" { "secrets.<name>" } else { name }).join(", ");
             return Err(ConfigError::new(
                 field,
                 "uses a name that does not exist",
@@ -182,20 +141,12 @@ impl Tree {
     pub(super) fn read(field: &str, value: Value, secrets: &Secrets) -> Result<Self, ConfigError> {
         Ok(match value {
             Value::String(text) => Self::Text(Template::read(field, text, secrets)?),
-            Value::Array(items) => Self::Array(
-                items
-                    .into_iter()
-                    .map(|item| Self::read(field, item, secrets))
-                    .collect::<Result<_, _>>()?,
-            ),
+            Value::Array(items) => {
+                Self::Array(items.into_iter().map(|item| Self::read(field, item, secrets)).collect::<Result<_, _>>()?)
+            }
             Value::Object(map) => Self::Object(
                 map.into_iter()
-                    .map(|(name, item)| {
-                        Ok((
-                            name.clone(),
-                            Self::read(&format!("{field}.{name}"), item, secrets)?,
-                        ))
-                    })
+                    .map(|(name, item)| Ok((name.clone(), Self::read(&format!("{field}.{name}"), item, secrets)?)))
                     .collect::<Result<_, _>>()?,
             ),
             other => Self::Literal(other),
@@ -206,10 +157,7 @@ impl Tree {
         Ok(match self {
             Self::Literal(value) => value.clone(),
             Self::Text(template) => template.render(context)?,
-            Self::Array(items) => items
-                .iter()
-                .map(|item| item.render(context))
-                .collect::<Result<_, _>>()?,
+            Self::Array(items) => items.iter().map(|item| item.render(context)).collect::<Result<_, _>>()?,
             Self::Object(map) => Value::Object(
                 map.iter()
                     .map(|(name, item)| Ok((name.clone(), item.render(context)?)))

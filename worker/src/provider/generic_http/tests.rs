@@ -24,10 +24,7 @@ pub(crate) fn case() -> Case {
         accepted_by_status: None,
         render: |request| {
             let body: Value = serde_json::from_slice(&request.body).unwrap();
-            assert_eq!(
-                request.headers[header::AUTHORIZATION],
-                "Bearer canary-token"
-            );
+            assert_eq!(request.headers[header::AUTHORIZATION], "Bearer canary-token");
             assert_eq!(body["n"], 1);
             assert_eq!(body["m"], 966_501_234_567_u64);
             assert_eq!(body.as_object().unwrap().len(), 5);
@@ -43,10 +40,7 @@ pub(crate) fn case() -> Case {
 
 fn changed(change: Value) -> Value {
     let mut config = case().config;
-    config
-        .as_object_mut()
-        .unwrap()
-        .extend(change.as_object().unwrap().clone());
+    config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     config
 }
 
@@ -73,35 +67,21 @@ fn samples() {
 #[test]
 fn a_status_alone_is_proof_where_the_configuration_says_so() {
     let config = changed(json!({"success": {"status": [202]}, "message_id": null}));
-    let response = Response {
-        status: 202,
-        retry_after: None,
-        body: Some("0: Accepted for delivery".into()),
-    };
-    assert_eq!(
-        conformance::verdict(&case(), &config, &response),
-        Verdict::accepted(None)
-    );
+    let response = Response { status: 202, retry_after: None, body: Some("0: Accepted for delivery".into()) };
+    assert_eq!(conformance::verdict(&case(), &config, &response), Verdict::accepted(None));
 }
 
 #[test]
 fn form_and_query_fields_hold_any_text() {
     for (method, format) in [("POST", "form"), ("GET", "query"), ("POST", "query")] {
         let body = json!({"to": "{{ mobile }}", "text": "<{{ message }}>", "from": "{{ sender }}", "key": "{{ secrets.token }}"});
-        let config = changed(
-            json!({"method": method, "format": format, "body": body, "url": "https://g.example/s?v=1"}),
-        );
+        let config =
+            changed(json!({"method": method, "format": format, "body": body, "url": "https://g.example/s?v=1"}));
         for text in TEXTS {
             let request = conformance::request_with(&case(), &config, text, None).unwrap();
             let encoded = match format {
                 "form" => String::from_utf8(request.body).unwrap(),
-                _ => request
-                    .url
-                    .query()
-                    .unwrap()
-                    .strip_prefix("v=1&")
-                    .unwrap()
-                    .to_owned(),
+                _ => request.url.query().unwrap().strip_prefix("v=1&").unwrap().to_owned(),
             };
             let pairs: HashMap<String, String> = serde_urlencoded::from_str(&encoded).unwrap();
             assert_eq!(pairs.len(), 4);
@@ -122,8 +102,7 @@ fn a_message_is_data_not_a_template() {
 
 #[test]
 fn a_sender_may_be_tested_for_and_is_missed_where_it_is_used() {
-    let verdict =
-        conformance::request(&case(), &changed(json!({"sender": null})), None).unwrap_err();
+    let verdict = conformance::request(&case(), &changed(json!({"sender": null})), None).unwrap_err();
     assert_eq!(verdict.error_code.as_deref(), Some("sender_missing"));
     let body = json!({"text": "{% if sender %}{{ sender }}: {% endif %}{{ message }}"});
     let config = changed(json!({"sender": null, "body": body}));
@@ -139,11 +118,7 @@ fn a_runaway_template_fails_the_message() {
         let config = changed(json!({"body": {"text": template}}));
         let text = "ab".repeat(800);
         let verdict = conformance::request_with(&case(), &config, &text, None).unwrap_err();
-        assert_eq!(
-            verdict.error_code.as_deref(),
-            Some("template_failed"),
-            "{template}"
-        );
+        assert_eq!(verdict.error_code.as_deref(), Some("template_failed"), "{template}");
         assert_eq!(verdict.status, AttemptStatus::RefusedContent);
     }
 }
@@ -165,45 +140,24 @@ fn config_errors_name_the_inner_field() {
         (json!({"headers": {"Host": "x"}}), "headers.Host"),
         (json!({"headers": {"bad name": "x"}}), "headers.bad name"),
         (json!({"headers": {"X": 1}}), "headers.X"),
-        (
-            json!({"headers": {"X": "{{ secrets.canary }}"}}),
-            "headers.X",
-        ),
+        (json!({"headers": {"X": "{{ secrets.canary }}"}}), "headers.X"),
         (json!({"secrets": {"token": 1}}), "secrets.token"),
         (json!({"body": {"a": {"b": "{{ mesage }}"}}}), "body.a.b"),
-        (
-            json!({"body": {"a": "{% if sender == 'x' %}{{ typo }}{% endif %}"}}),
-            "body.a",
-        ),
+        (json!({"body": {"a": "{% if sender == 'x' %}{{ typo }}{% endif %}"}}), "body.a"),
         (json!({"body": {"a": "{{ canary"}}), "body.a"),
-        (
-            json!({"body": {"a": "{% include 'x' %}{{ nothing }}"}}),
-            "body.a",
-        ),
+        (json!({"body": {"a": "{% include 'x' %}{{ nothing }}"}}), "body.a"),
         (json!({"format": "form", "body": {"a": []}}), "body.a"),
         (json!({"success": {"status": []}}), "success.status"),
         (json!({"success": {"status": [302]}}), "success.status"),
-        (
-            json!({"success": {"status": [200], "pointer": "/a"}}),
-            "success.values",
-        ),
-        (
-            json!({"success": {"status": [200], "pointer": "a", "values": [1]}}),
-            "success.pointer",
-        ),
-        (
-            json!({"success": {"status": [200], "pointer": "/a", "values": [{}]}}),
-            "success.values",
-        ),
+        (json!({"success": {"status": [200], "pointer": "/a"}}), "success.values"),
+        (json!({"success": {"status": [200], "pointer": "a", "values": [1]}}), "success.pointer"),
+        (json!({"success": {"status": [200], "pointer": "/a", "values": [{}]}}), "success.values"),
         (json!({"message_id": "id"}), "message_id"),
         (json!({"error_code": null}), "error_code"),
         (json!({"outcomes": {"1": "accepted"}}), "outcomes.1"),
         (json!({"outcomes": {"1": "bad"}}), "outcomes.1"),
     ] {
-        let error = GenericHttp
-            .open(&changed(change.clone()))
-            .err()
-            .unwrap_or_else(|| panic!("{change}"));
+        let error = GenericHttp.open(&changed(change.clone())).err().unwrap_or_else(|| panic!("{change}"));
         assert_eq!(error.field, field, "{change}");
         assert!(!error.fault.contains("canary") && !error.cure.contains("canary"));
     }

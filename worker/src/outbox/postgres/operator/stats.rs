@@ -11,7 +11,10 @@ use super::rows;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Queue {
     pub(crate) organization_id: String,
+    /// Scheduled and held ones included.
     pub(crate) pending: i64,
+    pub(crate) scheduled: i64,
+    pub(crate) held: i64,
     pub(crate) sending: i64,
     pub(crate) sent: i64,
     pub(crate) failed: i64,
@@ -27,7 +30,7 @@ pub(crate) struct Queue {
 /// Counts by organization.
 pub(crate) async fn queues(client: &Client, organization: Option<&str>) -> Result<Vec<Queue>, Error> {
     let statement = "SELECT pg_catalog.to_json(r) FROM (
-        SELECT q.organization_id, q.pending, q.sending, q.sent, q.failed, q.dispatch_timeout, q.canceled, q.expired,
+        SELECT q.organization_id, q.pending, q.scheduled, q.held, q.sending, q.sent, q.failed, q.dispatch_timeout, q.canceled, q.expired,
                extract(epoch FROM q.oldest_pending_age)::float8 AS oldest_pending_age, q.sent_last_hour, q.failed_last_hour
           FROM sms_outbox.queue_stats q WHERE $1 IS NULL OR q.organization_id = $1 ORDER BY q.organization_id) AS r";
     rows(client, statement, &[(&organization, Type::TEXT)]).await
@@ -37,7 +40,8 @@ pub(crate) async fn queues(client: &Client, organization: Option<&str>) -> Resul
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     pub(crate) organization_id: String,
-    pub(crate) waits_for: Option<String>,
+    /// One of the words of the function `waits_for`, `datetime` or `backoff`.
+    pub(crate) waits_for: String,
     pub(crate) messages: i64,
     /// Seconds.
     pub(crate) oldest_age: Option<f64>,
@@ -46,7 +50,7 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// Whether these were queued on another server, before a restore, a clone or a promotion.
     pub(crate) fn is_held(&self) -> bool {
-        self.waits_for.as_deref().is_some_and(|reason| reason.contains("release_held"))
+        self.waits_for == "release_held"
     }
 }
 
@@ -65,15 +69,16 @@ pub(crate) struct Worker {
     pub(crate) version: String,
     pub(crate) host: String,
     pub(crate) heartbeat: Timestamp,
+    pub(crate) alive: bool,
     pub(crate) in_flight: i64,
     pub(crate) claimed: i64,
     pub(crate) sent: i64,
     pub(crate) failed: i64,
 }
 
-/// The workers that reported lately.
+/// The workers heard of in the last day.
 pub(crate) async fn workers(client: &Client) -> Result<Vec<Worker>, Error> {
-    rows(client, "SELECT pg_catalog.to_json(w) FROM sms_outbox.worker_stats w ORDER BY w.name", &[]).await
+    rows(client, "SELECT pg_catalog.to_json(w) FROM sms_outbox.worker_stats w ORDER BY w.alive DESC, w.name", &[]).await
 }
 
 /// One check of the view `health`.
