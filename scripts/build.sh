@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds what the tests and the demo run: the command, and the extension in a private server of each major.
+# build.sh [MAJOR...]: builds what the tests and the demo run: the command, and the extension in the private servers of
+# these majors, or of all.
 . "$(dirname "$0")/common.sh"
 
 exec 9>"$HERE/lock"
@@ -11,12 +12,13 @@ elapsed "building the command" cargo build --locked -p sms-outbox
 # noted beside the installed one.
 inputs=$(find extension sql/statements Cargo.toml Cargo.lock rust-toolchain.toml -type f -print0 \
     | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
-for major in "${MAJORS[@]}"; do
+[ $# -gt 0 ] || set -- "${MAJORS[@]}"
+for major in "$@"; do
     pg_config=$SERVERS/$major/bin/pg_config
     note=$SERVERS/$major/extension.inputs
     library=$SERVERS/$major/lib/sms_outbox.so
     if [ ! -e "$library" ] || [ "$(cat "$note" 2>/dev/null)" != "$inputs" ]; then
-        elapsed "building the extension for PostgreSQL $major" extension_cargo "$major" "$pg_config" build
+        elapsed "building the extension for PostgreSQL $major" extension_cargo "$major" "$PRISTINE/$major/bin/pg_config" build
         library=$target/debug/libsms_outbox.so
     fi
     # The SQL may have changed alone.
