@@ -10,7 +10,7 @@ SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.wei
        a.paused_at IS NOT NULL AS paused, a.paused_reason, s.state,
        ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(a.config) AS k ORDER BY k) AS config_set,
        -- Scheme, host and port: no path, and nothing with a user name in it.
-       pg_catalog.substring(coalesce(a.config ->> 'base_url', a.config ->> 'url') FROM '^https?://[^/?#@]+(?=[/?#]|$)') AS address,
+       pg_catalog.substring(coalesce(a.config ->> 'base_url', a.config ->> 'url'), '^https?://[^/?#@]+(?=[/?#]|$)') AS address,
        a.installed_at
   FROM sms_outbox.organization_app AS a JOIN sms_outbox.app_state AS s ON s.app_id = a.app_id;
 COMMENT ON VIEW sms_outbox.apps_installed IS 'The installed apps. config_set names the fields that are set, never their values.';
