@@ -1,6 +1,6 @@
 //! What the story needs: a server, a database, the pretend providers, the installed apps, a worker.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -142,11 +142,6 @@ impl<'a> Stage<'a> {
             count += sandbox.requests().await?.iter().filter(is_its).count();
         }
         Ok(count)
-    }
-
-    /// Sleeps for what is left of `whole` since `since`.
-    pub(crate) async fn rest(since: Instant, whole: Duration) {
-        tokio::time::sleep(whole.saturating_sub(since.elapsed())).await;
     }
 }
 
