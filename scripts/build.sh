@@ -18,7 +18,7 @@ for major in "$@"; do
     note=$SERVERS/$major/extension.inputs
     library=$SERVERS/$major/lib/sms_outbox.so
     if [ ! -e "$library" ] || [ "$(cat "$note" 2>/dev/null)" != "$inputs" ]; then
-        elapsed "building the extension for PostgreSQL $major" extension_cargo "$major" "$pg_config" build
+        elapsed "building the extension for PostgreSQL $major" extension_cargo "$major" "$PRISTINE/$major/bin/pg_config" build
         library=$target/debug/libsms_outbox.so
     fi
     # The SQL may have changed alone.

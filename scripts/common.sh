@@ -6,10 +6,11 @@ umask 022
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$ROOT"
 
-# Everything outside the checkout lies here: downloads are shared by all checkouts of a user, the rest is per checkout.
+# Everything outside the checkout lies here: what was downloaded is shared by all checkouts of a user, the rest is per checkout.
 # Not in the checkout: PostgreSQL refuses to run as root, and another user may be unable to reach the checkout.
 STATE=${SMS_OUTBOX_STATE:-/var/tmp/sms-outbox-$(id -u)}
 DOWNLOADS=$STATE/downloads
+PRISTINE=$STATE/servers   # PRISTINE/18 is an unpacked PostgreSQL 18, to build against and to copy from
 HERE=$STATE/$(printf %s "$ROOT" | sha256sum | cut -c1-12)
 SERVERS=$HERE/servers     # SERVERS/18 is an unpacked PostgreSQL 18 with the extension installed
 TEMPLATES=$HERE/templates # TEMPLATES/18 is a freshly initialized data directory
@@ -36,7 +37,7 @@ make_state() {
     mkdir -p "$STATE" 2>/dev/null || die "cannot create $STATE: make $(dirname "$STATE") writable, or set SMS_OUTBOX_STATE to another folder"
     { [ -O "$STATE" ] && [ ! -L "$STATE" ]; } || die "$STATE belongs to somebody else: remove it, or set SMS_OUTBOX_STATE to another folder"
     chmod 755 "$STATE"
-    mkdir -p "$DOWNLOADS" "$SERVERS" "$TEMPLATES" "$RUN"
+    mkdir -p "$DOWNLOADS" "$PRISTINE" "$SERVERS" "$TEMPLATES" "$RUN"
     printf '%s\n' "$ROOT" > "$HERE/checkout"
 }
 
@@ -55,7 +56,7 @@ target_dir() {
 }
 
 # extension_cargo MAJOR PG_CONFIG CARGO_ARGUMENTS...: cargo on the extension for one major. pgrx builds anew
-# whenever this path changes, so it is always the same one for a major.
+# whenever this path changes, so for a major it is always the same one, in every checkout.
 extension_cargo() {
     local major=$1 pg_config=$2 command=$3
     shift 3

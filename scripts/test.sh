@@ -22,7 +22,7 @@ check() {
 run_build() {
     scripts/build.sh || return
     elapsed "building the tests" cargo test --locked --quiet --no-run -p sms-outbox -p sms-outbox-tests || return
-    elapsed "building the tests of the extension" extension_cargo 18 "$SERVERS/18/bin/pg_config" test --quiet --lib --no-run
+    elapsed "building the tests of the extension" extension_cargo 18 "$PRISTINE/18/bin/pg_config" test --quiet --lib --no-run
 }
 
 run_lint() { check scripts/lint.sh; }
@@ -30,7 +30,7 @@ run_lint() { check scripts/lint.sh; }
 run_unit() {
     local rc=0
     cargo test --locked --no-fail-fast -p sms-outbox || rc=1
-    extension_cargo 18 "$SERVERS/18/bin/pg_config" test --lib || rc=1
+    extension_cargo 18 "$PRISTINE/18/bin/pg_config" test --lib || rc=1
     return "$rc"
 }
 
