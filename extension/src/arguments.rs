@@ -80,7 +80,11 @@ impl Payload<'_> {
                 return Err(Refusal::argument("valid_until", "is not in the future", "Give a time to come, or none."));
             }
             if valid_until <= due_at {
-                return Err(Refusal::argument("valid_until", "is not after datetime", "Give a time after datetime, or none."));
+                return Err(Refusal::argument(
+                    "valid_until",
+                    "is not after datetime",
+                    "Give a time after datetime, or none.",
+                ));
             }
         }
         Ok(due_at > now)
@@ -143,20 +147,27 @@ fn priority(priority: Option<i32>) -> Result<i16, Refusal> {
 /// Checks an idempotency key; empty is none.
 pub(crate) fn idempotency_key(key: Option<&str>) -> Result<Option<&str>, Refusal> {
     match given(key) {
-        Some(key) if key.chars().count() > LONGEST_KEY => {
-            Err(Refusal::argument("idempotency_key", "has more than 255 characters", "Give 1 to 255 characters, or none."))
-        }
+        Some(key) if key.chars().count() > LONGEST_KEY => Err(Refusal::argument(
+            "idempotency_key",
+            "has more than 255 characters",
+            "Give 1 to 255 characters, or none.",
+        )),
         key => Ok(key),
     }
 }
 
 /// Checks the name of an organization.
 pub(crate) fn organization_id(id: &str) -> Result<&str, Refusal> {
-    let good = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte));
+    let good =
+        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte));
     if good {
         return Ok(id);
     }
-    Err(Refusal::argument("organization_id", "is not an organization's id", "Give 1 to 64 characters of A-Z a-z 0-9 _ - . :"))
+    Err(Refusal::argument(
+        "organization_id",
+        "is not an organization's id",
+        "Give 1 to 64 characters of A-Z a-z 0-9 _ - . :",
+    ))
 }
 
 /// Checks the kind and the size, in bytes of its text, of what an application keeps with a message.
@@ -235,7 +246,10 @@ mod tests {
         assert!(at(90 * DAY + 1).is_later(NOW, LIMIT).is_err());
         assert_eq!(column(Fields { valid_until: Some(NOW), ..good() }), Some("valid_until"));
         assert_eq!(column(Fields { valid_until: Some(NOW + 1), ..good() }), None);
-        assert_eq!(column(Fields { datetime: Some(NOW + 5), valid_until: Some(NOW + 5), ..good() }), Some("valid_until"));
+        assert_eq!(
+            column(Fields { datetime: Some(NOW + 5), valid_until: Some(NOW + 5), ..good() }),
+            Some("valid_until")
+        );
         assert_eq!(column(Fields { datetime: Some(NOW + 5), valid_until: Some(NOW + 6), ..good() }), None);
     }
 

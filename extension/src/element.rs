@@ -63,7 +63,8 @@ pub(crate) fn name(index: usize) -> String {
 
 fn element_of(json: &str, place: &dyn Fn(Micros) -> Micros) -> Result<Element, Refusal> {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|_| {
-        Refusal::new(State::InvalidArgument, "is not a JSON object").with_hint("Give the fields of sms_outbox_enqueue().")
+        Refusal::new(State::InvalidArgument, "is not a JSON object")
+            .with_hint("Give the fields of sms_outbox_enqueue().")
     })?;
     let mut element = Element::default();
     for (name, value) in fields {
@@ -91,7 +92,8 @@ fn element_of(json: &str, place: &dyn Fn(Micros) -> Micros) -> Result<Element, R
 }
 
 fn json<'a, T: Deserialize<'a>>(column: &'static str, json: &'a str, fault: &str) -> Result<T, Refusal> {
-    serde_json::from_str(json).map_err(|_| Refusal::argument(column, fault, "null, or leaving the field out, means 'not given'."))
+    serde_json::from_str(json)
+        .map_err(|_| Refusal::argument(column, fault, "null, or leaving the field out, means 'not given'."))
 }
 
 fn text(column: &'static str, value: &str) -> Result<Option<String>, Refusal> {

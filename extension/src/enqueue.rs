@@ -13,8 +13,20 @@ static INSERT_KEY: Statement = statement!("insert_key", [TEXTOID, TEXTOID, UUIDO
 static INSERT_MESSAGE: Statement = statement!(
     "insert_message",
     [
-        UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, INT2OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-        TEXTOID, TEXTOID, JSONBOID,
+        UUIDOID,
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        INT2OID,
+        INT2OID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        TEXTOID,
+        JSONBOID,
     ]
 );
 static INSERT_READY: Statement =
@@ -154,8 +166,7 @@ fn insert(
             meta,
         ],
     );
-    let (place, since) =
-        if later { (&INSERT_SCHEDULED, payload.due_at.unwrap_or(now)) } else { (&INSERT_READY, now) };
+    let (place, since) = if later { (&INSERT_SCHEDULED, payload.due_at.unwrap_or(now)) } else { (&INSERT_READY, now) };
     let server = Some(Datum::from(server::id()));
     spi.execute(place, &[id, Some(Datum::from(since)), valid_until, server, priority, Some(organization), slug]);
 }

@@ -16,8 +16,22 @@ static INSERT_KEYS: Statement = statement!("insert_keys", [TEXTOID, TEXTARRAYOID
 static INSERT_MANY: Statement = statement!(
     "insert_many",
     [
-        TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TEXTARRAYOID,
-        TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID, INT4OID,
+        TEXTOID,
+        TIMESTAMPTZOID,
+        UUIDARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        INT2ARRAYOID,
+        INT2ARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        BOOLARRAYOID,
+        INT4OID,
     ]
 );
 
@@ -53,14 +67,16 @@ fn put(messages: Jsonb, spi: &Spi, organization: &str) -> Result<Vec<Enqueued>, 
     let organization = text_datum(organization);
     let facts = Facts::read(spi, organization);
     let elements = element::read(messages.text(), &|local| in_zone(local, &facts.time_zone))?;
-    let checked: Vec<Result<Payload<'_>, Refusal>> = elements.iter().map(|element| check(element, &facts.region)).collect();
+    let checked: Vec<Result<Payload<'_>, Refusal>> =
+        elements.iter().map(|element| check(element, &facts.region)).collect();
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
 
     let mut ids = Vec::with_capacity(elements.len());
     let mut first_with: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, element) in elements.iter().enumerate() {
-        let key = arguments::idempotency_key(element.idempotency_key.as_deref()).map_err(|refusal| at(refusal, index))?;
+        let key =
+            arguments::idempotency_key(element.idempotency_key.as_deref()).map_err(|refusal| at(refusal, index))?;
         if let Some(key) = key {
             first_with.entry(key).or_insert(index);
         }
@@ -126,8 +142,11 @@ fn is_same(first: Option<&Payload<'_>>, again: Option<&Payload<'_>>) -> bool {
 fn in_zone(local: i64, time_zone: &str) -> i64 {
     // SAFETY: timestamp_zone takes a text and a timestamp; an unknown zone is its own ERROR.
     unsafe {
-        pgrx::fcinfo::direct_function_call(pg_sys::timestamp_zone, &[Some(text_datum(time_zone)), Some(Datum::from(local))])
-            .unwrap_or(local)
+        pgrx::fcinfo::direct_function_call(
+            pg_sys::timestamp_zone,
+            &[Some(text_datum(time_zone)), Some(Datum::from(local))],
+        )
+        .unwrap_or(local)
     }
 }
 
@@ -215,7 +234,12 @@ fn rows(call: &Call, enqueued: &[Enqueued]) -> Reply {
                 Datum::from(message.replay),
             ];
             let mut nulls = [false; 4];
-            pg_sys::tuplestore_putvalues((*result).setResult, (*result).setDesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::tuplestore_putvalues(
+                (*result).setResult,
+                (*result).setDesc,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
         }
     }
     Ok(None)

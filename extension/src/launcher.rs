@@ -30,6 +30,8 @@ unsafe extern "C-unwind" {
     // The server's own handlers, as the plain functions that pqsignal takes.
     fn SignalHandlerForConfigReload(signal: c_int);
     fn die(signal: c_int);
+    // pgrx's binding returns in some majors.
+    fn proc_exit(code: c_int) -> !;
 }
 
 static mut PREVIOUS_ACCESS_HOOK: pg_sys::object_access_hook_type = None;
@@ -148,7 +150,7 @@ pub(crate) fn prepare_signals() {
 /// Ends this process. With 1 the server starts the launcher again; a maintainer leaves with 0, which it does not log.
 pub(crate) fn exit(code: c_int) -> ! {
     // SAFETY: runs the exit callbacks and ends.
-    unsafe { pg_sys::proc_exit(code) }
+    unsafe { proc_exit(code) }
 }
 
 /// Waits for the latch or `micros`, and takes whatever the server asks for: ending, barriers, new configuration.

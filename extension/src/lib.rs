@@ -5,6 +5,8 @@
 //! (`sql/schema/20_extension_functions.sql`) and the statements that they run (`sql/statements/`).
 #![allow(unsafe_code, reason = "binds PostgreSQL, whose interface is C")]
 
+use std::backtrace::Backtrace;
+
 use pgrx::pg_sys;
 
 mod arguments;
@@ -34,6 +36,7 @@ pgrx::pg_module_magic!(name = c"sms_outbox", version);
 #[doc(hidden)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    silence_backtraces();
     settings::define();
     ids::watch();
     wakeup::register();
@@ -42,5 +45,22 @@ pub extern "C-unwind" fn _PG_init() {
         board::reserve();
         launcher::register();
         phone::warm();
+    }
+}
+
+/// pgrx puts the stack into the DETAIL of an ERROR where the server runs with RUST_BACKTRACE set, for any application to
+/// see. The standard library asks for it once, and this library has a standard library of its own: let it be told no.
+fn silence_backtraces() {
+    const SETTING: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(SETTING);
+    // SAFETY: PostgreSQL's processes have one thread.
+    unsafe { std::env::set_var(SETTING, "0") };
+    drop(Backtrace::capture());
+    // SAFETY: as above.
+    unsafe {
+        match before {
+            Some(value) => std::env::set_var(SETTING, value),
+            None => std::env::remove_var(SETTING),
+        }
     }
 }

@@ -57,8 +57,9 @@ pub extern "C-unwind" fn sms_outbox_maintainer_main(database: Datum) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: c_int, _arg: Datum) {
     // SAFETY: a plain read.
+    let database = unsafe { pg_sys::MyDatabaseId };
     if let Some(board) = board()
-        && let Some(place) = board.find(unsafe { pg_sys::MyDatabaseId })
+        && let Some(place) = board.find(database)
     {
         place.detach();
         board.wake_launcher();
@@ -181,7 +182,9 @@ fn now() -> i64 {
 /// Code and message, never the detail: that may quote a row.
 fn describe(error: &CaughtError) -> String {
     match error {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) | CaughtError::RustPanic { ereport: report, .. } => {
+        CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. } => {
             format!("{}: {}", report.sql_error_code(), report.message())
         }
     }
@@ -191,7 +194,9 @@ fn describe(error: &CaughtError) -> String {
 enum Piece {
     /// The database has no such extension, or no longer.
     Absent,
-    Done { more: bool },
+    Done {
+        more: bool,
+    },
 }
 
 /// Runs as the extension's owner, who is no superuser.

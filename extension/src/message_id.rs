@@ -123,7 +123,8 @@ mod tests {
         let good = to_text(7);
         assert_eq!(from_text(&good), Some(7));
         let overflow = format!("r8{}", &good[2..]);
-        for bad in ["", "r", &good[1..], &good.to_uppercase(), &overflow, &good.replace('7', "u"), &format!("{good}0")] {
+        for bad in ["", "r", &good[1..], &good.to_uppercase(), &overflow, &good.replace('7', "u"), &format!("{good}0")]
+        {
             assert_eq!(from_text(bad), None, "{bad}");
         }
     }
@@ -136,7 +137,10 @@ mod tests {
     #[test]
     fn ids_stay_inside_the_partitions() {
         let known = days(&[10, 11, 14]);
-        assert_eq!(known, Stretches(vec![Stretch { from: 10 * DAY, until: 12 * DAY }, Stretch { from: 14 * DAY, until: 15 * DAY }]));
+        assert_eq!(
+            known,
+            Stretches(vec![Stretch { from: 10 * DAY, until: 12 * DAY }, Stretch { from: 14 * DAY, until: 15 * DAY }])
+        );
         let at = |day: u64| Generator::default().next(day * DAY * 1000, u128::MAX, &known).map(time);
         assert_eq!(at(5), Some(10 * DAY));
         assert_eq!(at(11), Some(11 * DAY));

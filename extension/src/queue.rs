@@ -87,9 +87,12 @@ impl Facts {
             let hint = format!("Known providers: {}.", slugs.known.join(", "));
             return Err(Refusal::argument("preferred_provider_slug", "is no provider of the catalog", hint));
         }
-        let refusal = Refusal::new(State::NotReady, "preferred_provider_slug: this organization has no app of the provider")
-            .with_column("preferred_provider_slug")
-            .with_hint("Install one with sms_outbox.install_app(organization_id, provider_slug, …), or name no provider.");
+        let refusal =
+            Refusal::new(State::NotReady, "preferred_provider_slug: this organization has no app of the provider")
+                .with_column("preferred_provider_slug")
+                .with_hint(
+                    "Install one with sms_outbox.install_app(organization_id, provider_slug, …), or name no provider.",
+                );
         Err(match slugs.installed.as_slice() {
             [] => refusal.with_detail("No SMS app is installed for this organization."),
             installed => refusal.with_detail(format!("Installed: {}.", installed.join(", "))),
@@ -166,7 +169,10 @@ pub(crate) fn resolve(spi: &Spi, organization: Datum, keys: &[(&str, u128)]) -> 
     let mut found: Vec<Taken> = keys.iter().map(|_| Taken::Gone).collect();
     let mut stale = Vec::new();
     for row in 0..rows.count() {
-        let Some(place) = rows.text(row, 1).and_then(|key| keys.binary_search_by_key(&key, |(known, _)| known).ok()) else { continue };
+        let Some(place) = rows.text(row, 1).and_then(|key| keys.binary_search_by_key(&key, |(known, _)| known).ok())
+        else {
+            continue;
+        };
         let Some(id) = rows.get(row, 2).map(ids::from_datum) else { continue };
         match rows.get(row, 3) {
             Some(status) => found[place] = Taken::Replay(Box::new(Existing::read(&rows, row, id, status))),

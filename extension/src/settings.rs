@@ -97,7 +97,14 @@ pub(crate) fn define() {
         10,
         HOUR,
     );
-    integer(c"sms_outbox.max_attempts", c"Attempts after which a message fails.", &MAX_ATTEMPTS, 1, 100, GucFlags::default());
+    integer(
+        c"sms_outbox.max_attempts",
+        c"Attempts after which a message fails.",
+        &MAX_ATTEMPTS,
+        1,
+        100,
+        GucFlags::default(),
+    );
     integer(
         c"sms_outbox.maintenance_interval",
         c"How often the background worker runs maintenance.",
@@ -168,7 +175,11 @@ pub(crate) fn wakeup() -> Wakeup {
 fn setting(call: &Call) -> Reply {
     let Some(name) = call.text(0) else { return Ok(None) };
     let unknown = || {
-        Refusal::argument("name", "is no setting of sms_outbox", "SELECT name FROM pg_settings WHERE name LIKE 'sms\\_outbox.%' lists them.")
+        Refusal::argument(
+            "name",
+            "is no setting of sms_outbox",
+            "SELECT name FROM pg_settings WHERE name LIKE 'sms\\_outbox.%' lists them.",
+        )
     };
     let full = CString::new(format!("sms_outbox.{name}")).map_err(|_| unknown())?;
     // SAFETY: a valid C string; an unknown name gives null; the value is copied before the call ends.

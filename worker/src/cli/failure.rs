@@ -84,7 +84,7 @@ fn refused(error: &DbError) -> String {
 fn cure(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
         "42501" => Some(
-            "log in as a member of sms_outbox_operator (GRANT sms_outbox_operator TO …), or as superuser for install",
+            "log in as a member of sms_outbox_operator, for enqueue and app test also of sms_outbox_app, for install as superuser",
         ),
         "42P01" | "42883" | "42703" | "3F000" => {
             Some("the extension is not what this binary expects: run sms-outbox install")

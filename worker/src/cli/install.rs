@@ -26,11 +26,17 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, _: &InstallArgs) -
             place.version_num / 10_000
         );
     };
-    if connect::is_newer(&available) {
-        let database = place.database;
-        return Err(
-            ConnectError::ExtensionNewer { database, found: available, binary: env!("CARGO_PKG_VERSION") }.into()
-        );
+    let newer = [versions.installed.as_ref(), Some(&available)]
+        .into_iter()
+        .flatten()
+        .find(|version| connect::is_newer(version));
+    if let Some(found) = newer.cloned() {
+        return Err(ConnectError::ExtensionNewer {
+            database: place.database,
+            found,
+            binary: env!("CARGO_PKG_VERSION"),
+        }
+        .into());
     }
     let done = match versions.installed.as_deref() {
         None => {

@@ -15,10 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{
-    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome,
-    Range,
-};
+use super::{App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome, Range};
 use crate::message::{AppId, AttemptStatus, DispatchStatus, MessageId};
 
 /// Counted attempts that a subject allows a message: more than any case needs but the one that spends them.
@@ -89,11 +86,7 @@ pub trait Subject: Send + Sync {
     /// Pauses or resumes an app.
     fn set_app_paused(&self, app: AppId, paused: bool) -> impl Future<Output = Result<()>> + Send;
     /// Pauses or resumes an organization.
-    fn set_organization_paused(
-        &self,
-        organization: &str,
-        paused: bool,
-    ) -> impl Future<Output = Result<()>> + Send;
+    fn set_organization_paused(&self, organization: &str, paused: bool) -> impl Future<Output = Result<()>> + Send;
     /// Cancels; false when the message is in no state for it.
     fn cancel(&self, id: MessageId) -> impl Future<Output = Result<bool>> + Send;
     /// Retries; false when the message is in no state for it.
@@ -168,13 +161,7 @@ pub async fn run<S: Subject, F: Future<Output = Result<S>>>(subject: impl Fn() -
             failures.push(format!("{name}: {failure:#}"));
         }
     }
-    ensure!(
-        failures.is_empty(),
-        "{} of {} cases failed:\n{}",
-        failures.len(),
-        CASES.len(),
-        failures.join("\n")
-    );
+    ensure!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), CASES.len(), failures.join("\n"));
     Ok(())
 }
 
@@ -187,16 +174,11 @@ struct Bench<'a, S> {
 impl<'a, S: Subject> Bench<'a, S> {
     fn new(subject: &'a S, case: &str) -> Self {
         // A tenant's id has at most 64 characters.
-        Self {
-            subject,
-            organization: case.chars().take(60).collect(),
-        }
+        Self { subject, organization: case.chars().take(60).collect() }
     }
 
     async fn worker(&self, name: &str) -> Result<S::Outbox> {
-        self.subject
-            .worker(&format!("{}-{name}", self.organization))
-            .await
+        self.subject.worker(&format!("{}-{name}", self.organization)).await
     }
 
     async fn install(&self, slug: &str) -> Result<AppId> {
@@ -205,14 +187,7 @@ impl<'a, S: Subject> Bench<'a, S> {
 
     async fn install_with(&self, slug: &str, resend_unclear: bool) -> Result<AppId> {
         let (organization, slug) = (self.organization.clone(), slug.to_owned());
-        self.subject
-            .install_app(Install {
-                organization,
-                name: slug.clone(),
-                slug,
-                resend_unclear,
-            })
-            .await
+        self.subject.install_app(Install { organization, name: slug.clone(), slug, resend_unclear }).await
     }
 
     fn message(&self) -> Enqueue {
@@ -245,34 +220,20 @@ impl<'a, S: Subject> Bench<'a, S> {
 
     async fn expect_attempts(&self, id: MessageId, expected: &[AttemptStatus]) -> Result<()> {
         let found: Vec<_> = self.subject.attempts(id).await?;
-        let found: Vec<_> = found
-            .iter()
-            .map(|line| (line.attempt, line.status))
-            .collect();
+        let found: Vec<_> = found.iter().map(|line| (line.attempt, line.status)).collect();
         let expected: Vec<_> = (1..).zip(expected.iter().copied()).collect();
-        ensure!(
-            found == expected,
-            "the ledger is {found:?}, expected {expected:?}"
-        );
+        ensure!(found == expected, "the ledger is {found:?}, expected {expected:?}");
         Ok(())
     }
 
     /// The message as the log shows it to workers; `None` when it is not in the log.
     async fn waiting(&self, outbox: &S::Outbox, id: MessageId) -> Result<Option<Entry>> {
-        Ok(self
-            .log(outbox)
-            .await?
-            .into_iter()
-            .find(|entry| entry.id == id))
+        Ok(self.log(outbox).await?.into_iter().find(|entry| entry.id == id))
     }
 
     /// This case's part of the log, by priority.
     async fn log(&self, outbox: &S::Outbox) -> Result<Vec<Entry>> {
-        let from_the_bottom = |priority| Range {
-            priority,
-            after: Mark::default(),
-            before: None,
-        };
+        let from_the_bottom = |priority| Range { priority, after: Mark::default(), before: None };
         let look = Look {
             ranges: (0..3).map(from_the_bottom).collect(),
             organizations: vec![self.organization.as_str().into()],
@@ -284,11 +245,7 @@ impl<'a, S: Subject> Bench<'a, S> {
 
 async fn claim(outbox: &impl Outbox, id: MessageId, app: Option<AppId>) -> Result<Claimed> {
     let mut answers = outbox.claim(&[Claim { id, app }]).await?;
-    ensure!(
-        answers.len() == 1,
-        "one claim got {} answers",
-        answers.len()
-    );
+    ensure!(answers.len() == 1, "one claim got {} answers", answers.len());
     answers.pop().context("no answer")
 }
 
@@ -299,39 +256,16 @@ async fn lease(outbox: &impl Outbox, id: MessageId, app: AppId) -> Result<Lease>
     }
 }
 
-async fn finish(
-    outbox: &impl Outbox,
-    id: MessageId,
-    attempt: i16,
-    outcome: Outcome,
-) -> Result<Finished> {
-    let mut answers = outbox
-        .finish(&[Finish {
-            id,
-            attempt,
-            outcome,
-        }])
-        .await?;
-    ensure!(
-        answers.len() == 1,
-        "one outcome got {} answers",
-        answers.len()
-    );
+async fn finish(outbox: &impl Outbox, id: MessageId, attempt: i16, outcome: Outcome) -> Result<Finished> {
+    let mut answers = outbox.finish(&[Finish { id, attempt, outcome }]).await?;
+    ensure!(answers.len() == 1, "one outcome got {} answers", answers.len());
     let answer = answers.pop().context("no answer")?;
-    ensure!(
-        (answer.id, answer.attempt) == (id, attempt),
-        "the answer is for another attempt"
-    );
+    ensure!((answer.id, answer.attempt) == (id, attempt), "the answer is for another attempt");
     Ok(answer)
 }
 
 /// Claims, and ends the attempt like this; the outcome must be applied.
-async fn attempt(
-    outbox: &impl Outbox,
-    id: MessageId,
-    app: AppId,
-    status: AttemptStatus,
-) -> Result<Finished> {
+async fn attempt(outbox: &impl Outbox, id: MessageId, app: AppId, status: AttemptStatus) -> Result<Finished> {
     let lease = lease(outbox, id, app).await?;
     let answer = finish(outbox, id, lease.attempt, outcome(status)).await?;
     ensure!(answer.applied, "a live lease's outcome was not applied");
@@ -362,10 +296,6 @@ fn word(claimed: &Claimed) -> &'static str {
 }
 
 fn expect_word(claimed: &Claimed, expected: &str) -> Result<()> {
-    ensure!(
-        word(claimed) == expected,
-        "the claim is {}, expected {expected}",
-        word(claimed)
-    );
+    ensure!(word(claimed) == expected, "the claim is {}, expected {expected}", word(claimed));
     Ok(())
 }

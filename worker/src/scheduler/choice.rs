@@ -28,9 +28,8 @@ pub(super) fn choose(id: MessageId, pinned: Option<&str>, entry: &Waiting, apps:
         return Choice::Never;
     }
     // Where another app is merely full, the entry waits for it: an app that just failed would only burn its attempts.
-    let others = |(app, opening): &(&App, Opening)| {
-        !entry.avoid.contains(&app.id) && !matches!(opening, Opening::Closed(_))
-    };
+    let others =
+        |(app, opening): &(&App, Opening)| !entry.avoid.contains(&app.id) && !matches!(opening, Opening::Closed(_));
     if candidates.iter().any(|candidate| others(candidate)) {
         candidates.retain(|candidate| others(candidate));
     }

@@ -76,6 +76,7 @@ pub struct Scheduler {
     rooms: BTreeMap<AppId, Room>,
     /// The app of each claim under way.
     asked: BTreeMap<MessageId, Option<AppId>>,
+    /// The last look read lanes on: the next one follows the log.
     follow_next: bool,
 }
 
@@ -100,15 +101,12 @@ impl Scheduler {
     pub fn next_look(&mut self, now: Duration) -> Look {
         let page = self.limits.page.max(1);
         let hungry = if self.follow_next { None } else { self.window.hungry(now, MOST_ORGANIZATIONS) };
-        self.follow_next = hungry.is_some() || !self.follow_next;
+        self.follow_next = hungry.is_some();
         match hungry {
             Some((priority, after, organizations)) => {
                 Look { ranges: vec![Range { priority, after, before: None }], organizations, page }
             }
-            None => {
-                self.follow_next = false;
-                Look { ranges: self.marks.ranges(), organizations: Vec::new(), page }
-            }
+            None => Look { ranges: self.marks.ranges(), organizations: Vec::new(), page },
         }
     }
 
@@ -133,7 +131,7 @@ impl Scheduler {
             }
             ranges => {
                 for entry in &looked.entries {
-                    let own = self.share.is_own(MessageId(entry.id.0));
+                    let own = self.share.is_own(entry.id);
                     self.offer(now, entry, own);
                 }
                 for (range, last) in ranges.iter().zip(lasts) {
@@ -287,9 +285,9 @@ impl Scheduler {
         let (mut until, mut stuck) = (None::<Duration>, Vec::new());
         for (key, lane) in lanes {
             let pinned = key.1.as_deref();
-            let has_room = openings.iter().any(|(app, opening)| {
-                *opening == Opening::Now && pinned.is_none_or(|slug| slug == &*app.slug)
-            });
+            let has_room = openings
+                .iter()
+                .any(|(app, opening)| *opening == Opening::Now && pinned.is_none_or(|slug| slug == &*app.slug));
             // Without any room the first tells for all; a message that no app is left for is found when it comes first.
             let tried = if has_room { usize::MAX } else { 1 };
             for (mark, waiting) in lane.due.iter().take(tried) {

@@ -21,8 +21,7 @@ impl Share {
 
     /// Takes the names of the live workers; this one counts whether it is named or not.
     pub(super) fn set_workers(&mut self, names: &[String]) {
-        let others: std::collections::BTreeSet<&String> =
-            names.iter().filter(|name| **name != self.own_name).collect();
+        let others: std::collections::BTreeSet<&String> = names.iter().filter(|name| **name != self.own_name).collect();
         self.rank = others.iter().filter(|name| ***name < self.own_name).count();
         self.other_seeds = others.into_iter().map(|name| seed(name)).collect();
     }
@@ -48,9 +47,9 @@ impl Share {
 
 /// FNV-1a, then mixed: worker names differ by little.
 fn seed(name: &str) -> u64 {
-    let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let fnv = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     mix(fnv)
 }
 

@@ -211,17 +211,15 @@ impl Window {
 
     /// Room for one more in this lane: its share is free, or the longest lane gives up its newest.
     fn make_room(&mut self, priority: u8, key: &LaneKey) -> bool {
-        let (capacity, most) = (self.capacity, self.most_of_a_lane);
-        let held = self.held[usize::from(priority) % PRIORITIES];
-        let lanes = self.lanes_mut(priority);
-        let share = capacity / lanes.len().max(1);
-        let own = lanes.get(key).map_or(0, |lane| lane.due.len());
-        if own >= share.clamp(LEAST_LANE.min(most), most) {
+        let share = self.capacity / self.lanes(priority).len().max(1);
+        let own = self.lanes(priority).get(key).map_or(0, |lane| lane.due.len());
+        if own >= self.most_of(share) {
             return false;
         }
-        if held < capacity {
+        if self.held[usize::from(priority) % PRIORITIES] < self.capacity {
             return true;
         }
+        let lanes = self.lanes_mut(priority);
         let Some((_, longest)) = lanes.iter_mut().max_by_key(|(_, lane)| lane.due.len()) else { return false };
         let keep = share.max(own + 1);
         let mut evicted = Vec::new();
@@ -332,25 +330,29 @@ impl Window {
     /// Which lanes to read on: priority, place, organizations (at most `most`). First the one that has waited
     /// longest for it, and with it those that lie behind its place.
     pub(super) fn hungry(&mut self, now: Duration, most: usize) -> Option<(u8, Mark, Vec<OrganizationId>)> {
-        let mut first: Option<(u64, u8, Mark)> = None;
+        let mut first: Option<(u64, u8, Mark, OrganizationId)> = None;
         for priority in 0..PRIORITIES as u8 {
             for lane in self.lanes_mut(priority).values_mut() {
                 lane.settle(now);
             }
-            for (lane, start) in self.hungry_lanes(priority) {
-                if first.is_none_or(|best| (lane.read_on, priority, start) < best) {
-                    first = Some((lane.read_on, priority, start));
+            for (key, lane, start) in self.hungry_lanes(priority) {
+                let rank = (lane.read_on, priority, start);
+                if first.as_ref().is_none_or(|best| rank < (best.0, best.1, best.2)) {
+                    first = Some((lane.read_on, priority, start, Arc::clone(&key.0)));
                 }
             }
         }
-        let (_, priority, start) = first?;
-        let mut organizations = Vec::new();
-        for (key, lane) in self.lanes(priority) {
-            let joins = self.has_room(priority, lane) && lane.start().is_some_and(|own| own >= start);
-            if joins && organizations.last() != Some(&key.0) && organizations.len() < most {
+        let (_, priority, start, longest_waiting) = first?;
+        let mut organizations: Vec<OrganizationId> = Vec::new();
+        for (key, _, own_start) in self.hungry_lanes(priority) {
+            if own_start >= start && organizations.last() != Some(&key.0) {
                 organizations.push(Arc::clone(&key.0));
             }
         }
+        // The one that has waited longest must be among them.
+        let place = organizations.iter().position(|organization| *organization == longest_waiting).unwrap_or(0);
+        organizations.swap(0, place);
+        organizations.truncate(most);
         Some((priority, start, organizations))
     }
 
@@ -359,21 +361,23 @@ impl Window {
         (0..PRIORITIES as u8).any(|priority| self.hungry_lanes(priority).next().is_some())
     }
 
-    fn hungry_lanes(&self, priority: u8) -> impl Iterator<Item = (&Lane, Mark)> {
-        let hungry = move |lane: &&Lane| self.has_room(priority, lane);
-        self.lanes(priority).values().filter(hungry).filter_map(|lane| lane.start().map(|start| (lane, start)))
-    }
-
-    /// Half of its share is free, and the priority is not full, or others hold more than their share.
-    fn has_room(&self, priority: u8, lane: &Lane) -> bool {
+    fn hungry_lanes(&self, priority: u8) -> impl Iterator<Item = (&LaneKey, &Lane, Mark)> {
         let lanes = self.lanes(priority);
         let share = self.capacity / lanes.len().max(1);
-        let most = share.clamp(LEAST_LANE.min(self.most_of_a_lane), self.most_of_a_lane);
-        if lane.due.len() * 2 > most {
-            return false;
-        }
-        self.held[usize::from(priority) % PRIORITIES] < self.capacity
-            || lanes.values().any(|other| other.due.len() > share.max(lane.due.len() + 1))
+        let most = self.most_of(share);
+        let longest = lanes.values().map(|lane| lane.due.len()).max().unwrap_or(0);
+        let is_full = self.held[usize::from(priority) % PRIORITIES] >= self.capacity;
+        // Half of its share is free; and the priority is not full, or another lane would have to make room.
+        let has_room = move |lane: &Lane| {
+            let own = lane.due.len();
+            own * 2 <= most && (!is_full || longest > share.max(own + 1))
+        };
+        let hungry = move |(_, lane): &(&LaneKey, &Lane)| has_room(lane);
+        lanes.iter().filter(hungry).filter_map(|(key, lane)| lane.start().map(|start| (key, lane, start)))
+    }
+
+    fn most_of(&self, share: usize) -> usize {
+        share.clamp(LEAST_LANE.min(self.most_of_a_lane), self.most_of_a_lane)
     }
 
     /// A look that read these organizations on from `start` is answered: its rows are offered until

@@ -20,7 +20,9 @@ pub(super) async fn examine(apps: &[App], limit: Duration) -> Vec<Finding> {
     // Many organizations share a provider: each address is tried once.
     let mut addresses: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for app in apps.iter().filter(|app| !app.paused) {
-        let own = || Registry::new().get(&app.provider_slug)?.own_address().map(str::to_owned);
+        // An address of the app's own that this login may not see must not be mistaken for the provider's.
+        let elsewhere = app.config_set.iter().any(|field| field == "base_url");
+        let own = || Registry::new().get(&app.provider_slug)?.own_address().filter(|_| !elsewhere).map(str::to_owned);
         if let Some(address) = app.address.clone().or_else(own) {
             addresses.entry(address).or_default().push(app.app_id);
         }
@@ -32,7 +34,7 @@ pub(super) async fn examine(apps: &[App], limit: Duration) -> Vec<Finding> {
         let apps = apps.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         match reach(&address, limit).await {
             Ok(()) => Finding::ok("provider", format!("{address} can be reached (apps {apps})")),
-            Err(fault) => Finding::critical(
+            Err(fault) => Finding::warn(
                 "provider",
                 format!("{address} cannot be reached: {fault} (apps {apps})"),
                 "check name resolution, firewall and proxy of this machine; workers elsewhere may reach it all the same",

@@ -48,11 +48,13 @@ fn concealed(mut message: Message) -> Message {
 
 /// Why a message is where it is, in one line.
 fn reason(message: &Message) -> Option<String> {
-    if let Some(waits_for) = &message.waits_for {
-        return Some(format!("waits for {waits_for}"));
-    }
-    match (&message.error_code, &message.error_message) {
+    let error = match (&message.error_code, &message.error_message) {
         (Some(code), Some(text)) => Some(format!("{code}: {text}")),
         (code, text) => code.clone().or_else(|| text.clone()),
+    };
+    match (&message.waits_for, error) {
+        (Some(waits_for), Some(error)) => Some(format!("waits for {waits_for}, after {error}")),
+        (Some(waits_for), None) => Some(format!("waits for {waits_for}")),
+        (None, error) => error,
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::{concealed, reason};
-use crate::cli::terminal::{Terminal, or_dash};
+use crate::cli::terminal::{Terminal, count, or_dash};
 use crate::message::DispatchStatus;
 use crate::outbox::postgres::operator::messages::{self, Message};
 
@@ -22,9 +22,7 @@ pub(in crate::cli) async fn wait(
     let progress = terminal.progress(None, "waiting for the outcome");
     loop {
         let Some(message) = messages::get(client, id).await? else { bail!("id: message {id} is gone") };
-        let moving =
-            [DispatchStatus::Pending, DispatchStatus::Sending].iter().any(|s| s.word() == message.dispatch_status);
-        if !moving || Instant::now() >= end {
+        if !is_moving(&message) || Instant::now() >= end {
             progress.finish_and_clear();
             return Ok(message);
         }
@@ -45,11 +43,20 @@ pub(in crate::cli) async fn report(
         terminal.json(&message)?;
     } else {
         let by = or_dash(message.provider_slug.as_deref());
-        terminal.line(&format!("{id} {} {by} after {} attempts", message.dispatch_status, message.attempt_count))?;
+        let attempts = count(message.attempt_count, "attempt");
+        terminal.line(&format!("{id} {} {by} after {attempts}", message.dispatch_status))?;
     }
     if message.dispatch_status != DispatchStatus::Sent.word() {
         let why = reason(&message).unwrap_or_else(|| "no reason is known yet; sms-outbox status says more".to_owned());
-        bail!("not sent within {} s: {}: {why}", limit.as_secs_f64(), message.dispatch_status);
+        if is_moving(&message) {
+            bail!("not sent within {} s, {}: {why}", limit.as_secs_f64(), message.dispatch_status);
+        }
+        bail!("not sent, {}: {why}", message.dispatch_status);
     }
     Ok(())
+}
+
+/// Whether it may still be sent by itself.
+fn is_moving(message: &Message) -> bool {
+    [DispatchStatus::Pending, DispatchStatus::Sending].iter().any(|status| status.word() == message.dispatch_status)
 }

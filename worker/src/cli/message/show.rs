@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{concealed, reason};
-use crate::cli::terminal::{Terminal, age, or_dash, time};
+use crate::cli::terminal::{Terminal, age, count, or_dash, time};
 use crate::cli::{Global, session};
 use crate::message::MessageId;
 use crate::outbox::postgres::operator::messages::{self, Attempt, Message};
@@ -78,7 +78,9 @@ fn facts(m: &Message) -> Vec<(&'static str, String)> {
         ("key", m.idempotency_key.clone()),
         (
             "mismatches",
-            m.idempotency_mismatch.filter(|n| *n > 0).map(|n| format!("{n} replays of the key had another payload")),
+            m.idempotency_mismatch
+                .filter(|n| *n > 0)
+                .map(|n| format!("{} of the key had another payload", count(n, "replay"))),
         ),
         (
             "meta",

@@ -3,11 +3,7 @@
 use super::*;
 
 /// A message whose first lease ran out, and its attempt's number.
-async fn timed_out<S: Subject>(
-    bench: &Bench<'_, S>,
-    outbox: &S::Outbox,
-    app: AppId,
-) -> Result<(MessageId, i16)> {
+async fn timed_out<S: Subject>(bench: &Bench<'_, S>, outbox: &S::Outbox, app: AppId) -> Result<(MessageId, i16)> {
     let id = bench.enqueue().await?;
     let lease = lease(outbox, id, app).await?;
     bench.subject.expire_lease(id).await?;
@@ -16,18 +12,12 @@ async fn timed_out<S: Subject>(
     Ok((id, lease.attempt))
 }
 
-pub(super) async fn a_lease_that_runs_out_is_unclear<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn a_lease_that_runs_out_is_unclear<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let live = bench.enqueue().await?;
     lease(&outbox, live, app).await?;
     let (id, attempt) = timed_out(bench, &outbox, app).await?;
-    let expected = LedgerLine {
-        attempt,
-        status: AttemptStatus::Unclear,
-        error_code: Some("lease_expired".to_owned()),
-    };
+    let expected = LedgerLine { attempt, status: AttemptStatus::Unclear, error_code: Some("lease_expired".to_owned()) };
     let found = bench.subject.attempts(id).await?;
     ensure!(found == [expected], "the ledger is {found:?}");
     bench.expect(live, DispatchStatus::Sending).await
@@ -42,50 +32,29 @@ pub(super) async fn a_repeated_finish_is_harmless<S: Subject>(bench: &Bench<'_, 
         let first = attempt(&outbox, id, app, *status).await?;
         let again = finish(&outbox, id, first.attempt, outcome(*status)).await?;
         ensure!(!again.applied, "{status} was applied twice");
-        ensure!(
-            again.status == first.status,
-            "{status}: {:?} became {:?}",
-            first.status,
-            again.status
-        );
+        ensure!(again.status == first.status, "{status}: {:?} became {:?}", first.status, again.status);
         bench.expect_attempts(id, &[*status]).await?;
     }
     Ok(())
 }
 
-pub(super) async fn a_stale_finish_changes_nothing_of_a_newer_attempt<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn a_stale_finish_changes_nothing_of_a_newer_attempt<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let next = bench.install(SECOND).await?;
     let id = bench.enqueue().await?;
     let stale = attempt(&outbox, id, app, AttemptStatus::NotSent).await?;
     let newer = lease(&outbox, id, next).await?;
     ensure!(newer.attempt > stale.attempt, "attempt numbers do not grow");
-    let late = finish(
-        &outbox,
-        id,
-        stale.attempt,
-        outcome(AttemptStatus::RefusedRecipient),
-    )
-    .await?;
+    let late = finish(&outbox, id, stale.attempt, outcome(AttemptStatus::RefusedRecipient)).await?;
     ensure!(!late.applied, "a stale outcome was applied");
     bench.expect(id, DispatchStatus::Sending).await?;
     let finished = finish(&outbox, id, newer.attempt, outcome(AttemptStatus::Accepted)).await?;
     ensure!(finished.applied, "the newer lease is gone");
-    bench
-        .expect_attempts(id, &[AttemptStatus::NotSent, AttemptStatus::Accepted])
-        .await
+    bench.expect_attempts(id, &[AttemptStatus::NotSent, AttemptStatus::Accepted]).await
 }
 
-pub(super) async fn another_workers_finish_changes_nothing<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
-    let (a, b, app) = (
-        bench.worker("a").await?,
-        bench.worker("b").await?,
-        bench.install(FIRST).await?,
-    );
+pub(super) async fn another_workers_finish_changes_nothing<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (a, b, app) = (bench.worker("a").await?, bench.worker("b").await?, bench.install(FIRST).await?);
     let id = bench.enqueue().await?;
     let lease = lease(&a, id, app).await?;
     let foreign = finish(&b, id, lease.attempt, outcome(AttemptStatus::NotSent)).await?;
@@ -96,25 +65,13 @@ pub(super) async fn another_workers_finish_changes_nothing<S: Subject>(
     Ok(())
 }
 
-pub(super) async fn late_acceptance_after_the_timeout_is_sent<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
-    let (a, b, app) = (
-        bench.worker("a").await?,
-        bench.worker("b").await?,
-        bench.install(FIRST).await?,
-    );
+pub(super) async fn late_acceptance_after_the_timeout_is_sent<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (a, b, app) = (bench.worker("a").await?, bench.worker("b").await?, bench.install(FIRST).await?);
     let (id, attempt) = timed_out(bench, &a, app).await?;
     let foreign = finish(&b, id, attempt, outcome(AttemptStatus::Accepted)).await?;
-    ensure!(
-        !foreign.applied,
-        "a worker that never held the lease knows better"
-    );
+    ensure!(!foreign.applied, "a worker that never held the lease knows better");
     let late = finish(&a, id, attempt, outcome(AttemptStatus::Accepted)).await?;
-    ensure!(
-        late.applied && late.status == Some(DispatchStatus::Sent),
-        "late acceptance: {late:?}"
-    );
+    ensure!(late.applied && late.status == Some(DispatchStatus::Sent), "late acceptance: {late:?}");
     bench.expect(id, DispatchStatus::Sent).await?;
     bench.expect_attempts(id, &[AttemptStatus::Accepted]).await
 }
@@ -124,71 +81,32 @@ pub(super) async fn late_acceptance_after_a_retry_drops_the_waiting_try<S: Subje
 ) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let (id, attempt) = timed_out(bench, &outbox, app).await?;
-    ensure!(
-        bench.subject.retry(id).await?,
-        "the message was not retried"
-    );
+    ensure!(bench.subject.retry(id).await?, "the message was not retried");
     bench.expect(id, DispatchStatus::Pending).await?;
-    ensure!(
-        finish(&outbox, id, attempt, outcome(AttemptStatus::Accepted))
-            .await?
-            .applied,
-        "not applied"
-    );
+    ensure!(finish(&outbox, id, attempt, outcome(AttemptStatus::Accepted)).await?.applied, "not applied");
     bench.expect(id, DispatchStatus::Sent).await?;
-    ensure!(
-        bench.waiting(&outbox, id).await?.is_none(),
-        "the next try still waits"
-    );
+    ensure!(bench.waiting(&outbox, id).await?.is_none(), "the next try still waits");
     expect_word(&claim(&outbox, id, Some(app)).await?, "gone")
 }
 
-pub(super) async fn late_acceptance_beside_a_live_lease_shows_both<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn late_acceptance_beside_a_live_lease_shows_both<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let (id, attempt) = timed_out(bench, &outbox, app).await?;
-    ensure!(
-        bench.subject.retry(id).await?,
-        "the message was not retried"
-    );
+    ensure!(bench.subject.retry(id).await?, "the message was not retried");
     let newer = lease(&outbox, id, app).await?;
-    ensure!(
-        finish(&outbox, id, attempt, outcome(AttemptStatus::Accepted))
-            .await?
-            .applied,
-        "not applied"
-    );
+    ensure!(finish(&outbox, id, attempt, outcome(AttemptStatus::Accepted)).await?.applied, "not applied");
     bench.expect(id, DispatchStatus::Sent).await?;
-    ensure!(
-        outbox.leases().await? == [(id, newer.attempt)],
-        "the live lease did not stay"
-    );
+    ensure!(outbox.leases().await? == [(id, newer.attempt)], "the live lease did not stay");
     // Its own end is recorded and queues nothing: the message is sent.
-    ensure!(
-        finish(&outbox, id, newer.attempt, outcome(AttemptStatus::NotSent))
-            .await?
-            .applied,
-        "not applied"
-    );
+    ensure!(finish(&outbox, id, newer.attempt, outcome(AttemptStatus::NotSent)).await?.applied, "not applied");
     bench.subject.run_maintenance().await?;
-    ensure!(
-        bench.waiting(&outbox, id).await?.is_none(),
-        "a sent message waits"
-    );
-    ensure!(
-        !bench.subject.retry(id).await?,
-        "a sent message was retried"
-    );
+    ensure!(bench.waiting(&outbox, id).await?.is_none(), "a sent message waits");
+    ensure!(!bench.subject.retry(id).await?, "a sent message was retried");
     bench.expect(id, DispatchStatus::Sent).await?;
-    bench
-        .expect_attempts(id, &[AttemptStatus::Accepted, AttemptStatus::NotSent])
-        .await
+    bench.expect_attempts(id, &[AttemptStatus::Accepted, AttemptStatus::NotSent]).await
 }
 
-pub(super) async fn late_refusal_after_the_timeout_is_failed<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn late_refusal_after_the_timeout_is_failed<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     for status in AttemptStatus::ALL {
         if matches!(status, AttemptStatus::Accepted | AttemptStatus::Unclear) {
@@ -196,10 +114,7 @@ pub(super) async fn late_refusal_after_the_timeout_is_failed<S: Subject>(
         }
         let (id, attempt) = timed_out(bench, &outbox, app).await?;
         let late = finish(&outbox, id, attempt, outcome(*status)).await?;
-        ensure!(
-            late.applied && late.status == Some(DispatchStatus::Failed),
-            "late {status}: {late:?}"
-        );
+        ensure!(late.applied && late.status == Some(DispatchStatus::Failed), "late {status}: {late:?}");
         bench.expect_attempts(id, &[*status]).await?;
         // The time-outs themselves count against the app.
         bench.subject.pass_block(app).await?;
@@ -207,23 +122,15 @@ pub(super) async fn late_refusal_after_the_timeout_is_failed<S: Subject>(
     Ok(())
 }
 
-pub(super) async fn acceptance_of_a_claim_that_was_lost_is_sent<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn acceptance_of_a_claim_that_was_lost_is_sent<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let id = bench.enqueue().await?;
     // As after an asynchronous promotion: the worker holds attempt 1, the database has never heard of it.
     let other = finish(&outbox, id, 1, outcome(AttemptStatus::NotSent)).await?;
-    ensure!(
-        !other.applied,
-        "an attempt that was never claimed ended as not_sent"
-    );
+    ensure!(!other.applied, "an attempt that was never claimed ended as not_sent");
     bench.expect(id, DispatchStatus::Pending).await?;
     let accepted = finish(&outbox, id, 1, outcome(AttemptStatus::Accepted)).await?;
-    ensure!(
-        accepted.applied && accepted.status == Some(DispatchStatus::Sent),
-        "{accepted:?}"
-    );
+    ensure!(accepted.applied && accepted.status == Some(DispatchStatus::Sent), "{accepted:?}");
     expect_word(&claim(&outbox, id, Some(app)).await?, "gone")?;
     bench.expect_attempts(id, &[AttemptStatus::Accepted]).await
 }

@@ -8,63 +8,36 @@ pub(super) async fn accepted_is_sent<S: Subject>(bench: &Bench<'_, S>) -> Result
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let id = bench.enqueue().await?;
     let finished = attempt(&outbox, id, app, AttemptStatus::Accepted).await?;
-    ensure!(
-        finished.status == Some(DispatchStatus::Sent),
-        "finish says {:?}",
-        finished.status
-    );
+    ensure!(finished.status == Some(DispatchStatus::Sent), "finish says {:?}", finished.status);
     bench.expect(id, DispatchStatus::Sent).await?;
     bench.expect_attempts(id, &[AttemptStatus::Accepted]).await
 }
 
-pub(super) async fn refused_recipient_fails_at_once<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn refused_recipient_fails_at_once<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     bench.install(SECOND).await?;
     let id = bench.enqueue().await?;
     attempt(&outbox, id, app, AttemptStatus::RefusedRecipient).await?;
     bench.expect(id, DispatchStatus::Failed).await?;
-    ensure!(
-        bench.app_state(&outbox, app).await? == AppState::Open,
-        "the app is not untouched"
-    );
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "the app is not untouched");
     Ok(())
 }
 
-pub(super) async fn refused_content_goes_to_the_next_app<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn refused_content_goes_to_the_next_app<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let next = bench.install(SECOND).await?;
     let id = bench.enqueue().await?;
     attempt(&outbox, id, app, AttemptStatus::RefusedContent).await?;
-    let entry = bench
-        .waiting(&outbox, id)
-        .await?
-        .context("the message does not wait for the next app")?;
-    ensure!(
-        entry.refused_by == [app],
-        "the log does not show who refused"
-    );
+    let entry = bench.waiting(&outbox, id).await?.context("the message does not wait for the next app")?;
+    ensure!(entry.refused_by == [app], "the log does not show who refused");
     expect_word(&claim(&outbox, id, Some(app)).await?, "app_unavailable")?;
-    ensure!(
-        bench.app_state(&outbox, app).await? == AppState::Open,
-        "the app is not untouched"
-    );
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "the app is not untouched");
     attempt(&outbox, id, next, AttemptStatus::Accepted).await?;
     bench.expect(id, DispatchStatus::Sent).await?;
-    bench
-        .expect_attempts(
-            id,
-            &[AttemptStatus::RefusedContent, AttemptStatus::Accepted],
-        )
-        .await
+    bench.expect_attempts(id, &[AttemptStatus::RefusedContent, AttemptStatus::Accepted]).await
 }
 
-pub(super) async fn refused_content_fails_when_no_app_is_left<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn refused_content_fails_when_no_app_is_left<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let next = bench.install(SECOND).await?;
     let id = bench.enqueue().await?;
@@ -73,70 +46,38 @@ pub(super) async fn refused_content_fails_when_no_app_is_left<S: Subject>(
     bench.expect(id, DispatchStatus::Failed).await
 }
 
-pub(super) async fn refused_content_by_a_pinned_slug_fails<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn refused_content_by_a_pinned_slug_fails<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     bench.install(SECOND).await?;
-    let id = bench
-        .subject
-        .enqueue(Enqueue {
-            pinned: Some(FIRST.to_owned()),
-            ..bench.message()
-        })
-        .await?;
+    let id = bench.subject.enqueue(Enqueue { pinned: Some(FIRST.to_owned()), ..bench.message() }).await?;
     attempt(&outbox, id, app, AttemptStatus::RefusedContent).await?;
     bench.expect(id, DispatchStatus::Failed).await
 }
 
-pub(super) async fn not_sent_goes_to_the_next_app_at_once<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn not_sent_goes_to_the_next_app_at_once<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let next = bench.install(SECOND).await?;
     let id = bench.enqueue().await?;
     attempt(&outbox, id, app, AttemptStatus::NotSent).await?;
-    let entry = bench
-        .waiting(&outbox, id)
-        .await?
-        .context("the message does not wait for the next app")?;
-    ensure!(
-        entry.avoid == [app] && entry.refused_by.is_empty(),
-        "the log does not show who failed"
-    );
+    let entry = bench.waiting(&outbox, id).await?.context("the message does not wait for the next app")?;
+    ensure!(entry.avoid == [app] && entry.refused_by.is_empty(), "the log does not show who failed");
     attempt(&outbox, id, next, AttemptStatus::Accepted).await?;
-    bench
-        .expect_attempts(id, &[AttemptStatus::NotSent, AttemptStatus::Accepted])
-        .await
+    bench.expect_attempts(id, &[AttemptStatus::NotSent, AttemptStatus::Accepted]).await
 }
 
-pub(super) async fn not_sent_by_all_apps_backs_off_and_starts_anew<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn not_sent_by_all_apps_backs_off_and_starts_anew<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let next = bench.install(SECOND).await?;
     let id = bench.enqueue().await?;
     attempt(&outbox, id, app, AttemptStatus::NotSent).await?;
     attempt(&outbox, id, next, AttemptStatus::NotSent).await?;
-    ensure!(
-        bench.waiting(&outbox, id).await?.is_none(),
-        "the message does not back off"
-    );
+    ensure!(bench.waiting(&outbox, id).await?.is_none(), "the message does not back off");
     bench.expect(id, DispatchStatus::Pending).await?;
     bench.subject.make_due(id).await?;
     bench.subject.run_maintenance().await?;
-    let entry = bench
-        .waiting(&outbox, id)
-        .await?
-        .context("the message does not come back")?;
-    ensure!(
-        entry.avoid.is_empty(),
-        "a new round still avoids {:?}",
-        entry.avoid
-    );
-    attempt(&outbox, id, app, AttemptStatus::Accepted)
-        .await
-        .map(drop)
+    let entry = bench.waiting(&outbox, id).await?.context("the message does not come back")?;
+    ensure!(entry.avoid.is_empty(), "a new round still avoids {:?}", entry.avoid);
+    attempt(&outbox, id, app, AttemptStatus::Accepted).await.map(drop)
 }
 
 /// Ends attempts like this until nothing is left, and tells how many it took.
@@ -166,18 +107,13 @@ pub(super) async fn attempts_are_spent<S: Subject>(bench: &Bench<'_, S>) -> Resu
     bench.expect(id, DispatchStatus::Failed).await
 }
 
-pub(super) async fn refused_account_waits_uncounted_and_blocks_the_app<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn refused_account_waits_uncounted_and_blocks_the_app<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let id = bench.enqueue().await?;
     // More often than attempts are allowed: none of them counts.
     for _ in 0..=MAX_ATTEMPTS {
         attempt(&outbox, id, app, AttemptStatus::RefusedAccount).await?;
-        ensure!(
-            bench.waiting(&outbox, id).await?.is_some(),
-            "the message does not wait"
-        );
+        ensure!(bench.waiting(&outbox, id).await?.is_some(), "the message does not wait");
         let state = bench.app_state(&outbox, app).await?;
         ensure!(
             matches!(&state, AppState::Blocked(left) if (50..=60).contains(&left.as_secs())),
@@ -185,16 +121,10 @@ pub(super) async fn refused_account_waits_uncounted_and_blocks_the_app<S: Subjec
         );
         expect_word(&claim(&outbox, id, Some(app)).await?, "app_unavailable")?;
         bench.subject.pass_block(app).await?;
-        ensure!(
-            bench.app_state(&outbox, app).await? == AppState::Probe,
-            "no probe after the block"
-        );
+        ensure!(bench.app_state(&outbox, app).await? == AppState::Probe, "no probe after the block");
     }
     attempt(&outbox, id, app, AttemptStatus::Accepted).await?;
-    ensure!(
-        bench.app_state(&outbox, app).await? == AppState::Open,
-        "a good probe does not close the breaker"
-    );
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "a good probe does not close the breaker");
     bench.expect(id, DispatchStatus::Sent).await
 }
 
@@ -206,18 +136,9 @@ pub(super) async fn throttled_waits_uncounted_and_blocks_for_the_time_asked<S: S
     for _ in 0..=MAX_ATTEMPTS {
         let lease = lease(&outbox, id, app).await?;
         let asked = Some(Duration::from_secs(30));
-        let throttled = Outcome {
-            retry_after: asked,
-            ..outcome(AttemptStatus::Throttled)
-        };
-        ensure!(
-            finish(&outbox, id, lease.attempt, throttled).await?.applied,
-            "the outcome was not applied"
-        );
-        ensure!(
-            bench.waiting(&outbox, id).await?.is_some(),
-            "the message does not wait"
-        );
+        let throttled = Outcome { retry_after: asked, ..outcome(AttemptStatus::Throttled) };
+        ensure!(finish(&outbox, id, lease.attempt, throttled).await?.applied, "the outcome was not applied");
+        ensure!(bench.waiting(&outbox, id).await?.is_some(), "the message does not wait");
         let state = bench.app_state(&outbox, app).await?;
         ensure!(
             matches!(&state, AppState::Blocked(left) if (20..=30).contains(&left.as_secs())),
@@ -225,32 +146,19 @@ pub(super) async fn throttled_waits_uncounted_and_blocks_for_the_time_asked<S: S
         );
         expect_word(&claim(&outbox, id, Some(app)).await?, "app_unavailable")?;
         bench.subject.pass_block(app).await?;
-        ensure!(
-            bench.app_state(&outbox, app).await? == AppState::Open,
-            "a throttled app needs no probe"
-        );
+        ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "a throttled app needs no probe");
     }
-    attempt(&outbox, id, app, AttemptStatus::Accepted)
-        .await
-        .map(drop)
+    attempt(&outbox, id, app, AttemptStatus::Accepted).await.map(drop)
 }
 
-pub(super) async fn a_breaker_opens_and_lets_one_probe_through<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
+pub(super) async fn a_breaker_opens_and_lets_one_probe_through<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     for failures in 0..5 {
-        ensure!(
-            bench.app_state(&outbox, app).await? == AppState::Open,
-            "open only {failures} failures"
-        );
+        ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "open only {failures} failures");
         attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Unclear).await?;
     }
     let state = bench.app_state(&outbox, app).await?;
-    ensure!(
-        matches!(state, AppState::Blocked(_)),
-        "after five failures the app is {state:?}"
-    );
+    ensure!(matches!(state, AppState::Blocked(_)), "after five failures the app is {state:?}");
     let (first, second) = (bench.enqueue().await?, bench.enqueue().await?);
     // The next interval, until which the second claim is refused, is a second at first: let it grow.
     for _ in 0..4 {
@@ -258,45 +166,20 @@ pub(super) async fn a_breaker_opens_and_lets_one_probe_through<S: Subject>(
         attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Unclear).await?;
     }
     bench.subject.pass_block(app).await?;
-    ensure!(
-        bench.app_state(&outbox, app).await? == AppState::Probe,
-        "no probe after the block"
-    );
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Probe, "no probe after the block");
     let wish = |id| Claim { id, app: Some(app) };
     let answers = outbox.claim(&[wish(first), wish(second)]).await?;
-    let leased = answers
-        .iter()
-        .filter(|answer| word(answer) == "leased")
-        .count();
-    let unavailable = answers
-        .iter()
-        .filter(|answer| word(answer) == "app_unavailable")
-        .count();
-    ensure!(
-        (leased, unavailable) == (1, 1),
-        "of two probes {leased} went through"
-    );
-    let Some(Claimed::Leased(probe)) = answers.into_iter().find(|answer| word(answer) == "leased")
-    else {
+    let leased = answers.iter().filter(|answer| word(answer) == "leased").count();
+    let unavailable = answers.iter().filter(|answer| word(answer) == "app_unavailable").count();
+    ensure!((leased, unavailable) == (1, 1), "of two probes {leased} went through");
+    let Some(Claimed::Leased(probe)) = answers.into_iter().find(|answer| word(answer) == "leased") else {
         bail!("no probe")
     };
-    finish(
-        &outbox,
-        probe.id,
-        probe.attempt,
-        outcome(AttemptStatus::RefusedContent),
-    )
-    .await?;
-    ensure!(
-        bench.app_state(&outbox, app).await? == AppState::Open,
-        "an answering app stays closed"
-    );
+    finish(&outbox, probe.id, probe.attempt, outcome(AttemptStatus::RefusedContent)).await?;
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "an answering app stays closed");
     // Closed and counted from zero: one more failure does not open it again.
     attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Unclear).await?;
-    ensure!(
-        bench.app_state(&outbox, app).await? == AppState::Open,
-        "the count was not zeroed"
-    );
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "the count was not zeroed");
     Ok(())
 }
 
@@ -307,42 +190,24 @@ pub(super) async fn unclear_is_not_sent_again<S: Subject>(bench: &Bench<'_, S>) 
     attempt(&outbox, id, app, AttemptStatus::Unclear).await?;
     bench.expect(id, DispatchStatus::DispatchTimeout).await?;
     bench.subject.run_maintenance().await?;
-    ensure!(
-        bench.waiting(&outbox, id).await?.is_none(),
-        "an unclear message waits again"
-    );
+    ensure!(bench.waiting(&outbox, id).await?.is_none(), "an unclear message waits again");
     expect_word(&claim(&outbox, id, Some(app)).await?, "gone")
 }
 
-pub(super) async fn unclear_is_sent_again_where_opted_in<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
-    let (outbox, app) = (
-        bench.worker("a").await?,
-        bench.install_with(FIRST, true).await?,
-    );
+pub(super) async fn unclear_is_sent_again_where_opted_in<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install_with(FIRST, true).await?);
     let id = bench.enqueue().await?;
     attempt(&outbox, id, app, AttemptStatus::Unclear).await?;
     bench.expect(id, DispatchStatus::Pending).await?;
-    ensure!(
-        bench.waiting(&outbox, id).await?.is_none(),
-        "the message does not back off"
-    );
+    ensure!(bench.waiting(&outbox, id).await?.is_none(), "the message does not back off");
     bench.subject.make_due(id).await?;
     bench.subject.run_maintenance().await?;
     attempt(&outbox, id, app, AttemptStatus::Accepted).await?;
-    bench
-        .expect_attempts(id, &[AttemptStatus::Unclear, AttemptStatus::Accepted])
-        .await
+    bench.expect_attempts(id, &[AttemptStatus::Unclear, AttemptStatus::Accepted]).await
 }
 
-pub(super) async fn unclear_with_opt_in_is_spent_as_timeout<S: Subject>(
-    bench: &Bench<'_, S>,
-) -> Result<()> {
-    let (outbox, app) = (
-        bench.worker("a").await?,
-        bench.install_with(FIRST, true).await?,
-    );
+pub(super) async fn unclear_with_opt_in_is_spent_as_timeout<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install_with(FIRST, true).await?);
     let id = bench.enqueue().await?;
     let tries = spend(bench, &outbox, id, app, AttemptStatus::Unclear).await?;
     ensure!(tries == MAX_ATTEMPTS, "spent after {tries}");

@@ -71,9 +71,7 @@ impl AppRow {
 
     /// Whether it may be used at `now`.
     pub fn state(&self, now: Duration, organization_paused: bool) -> AppState {
-        let probe_at = self
-            .breaker
-            .map_or(Duration::ZERO, |breaker| breaker.probe_at);
+        let probe_at = self.breaker.map_or(Duration::ZERO, |breaker| breaker.probe_at);
         let closed_until = probe_at.max(self.throttled_until);
         if self.paused || organization_paused {
             AppState::Paused
@@ -94,43 +92,28 @@ impl AppRow {
     }
 
     /// An attempt ended: opens, closes or slows the app.
-    pub(super) fn observe(
-        &mut self,
-        now: Duration,
-        status: AttemptStatus,
-        retry_after: Option<Duration>,
-    ) {
+    pub(super) fn observe(&mut self, now: Duration, status: AttemptStatus, retry_after: Option<Duration>) {
         match status {
-            AttemptStatus::Accepted
-            | AttemptStatus::RefusedRecipient
-            | AttemptStatus::RefusedContent => {
+            AttemptStatus::Accepted | AttemptStatus::RefusedRecipient | AttemptStatus::RefusedContent => {
                 self.failures = 0;
                 self.breaker = None;
             }
             AttemptStatus::NotSent | AttemptStatus::Unclear => {
                 self.failures = self.failures.saturating_add(1);
                 if let Some(over) = self.failures.checked_sub(FAILURES_TO_OPEN) {
-                    self.open(
-                        now,
-                        Duration::from_secs(1 << over.min(6)).min(LONGEST_PROBE),
-                    );
+                    self.open(now, Duration::from_secs(1 << over.min(6)).min(LONGEST_PROBE));
                 }
             }
             AttemptStatus::RefusedAccount => self.open(now, LONGEST_PROBE),
             AttemptStatus::Throttled => {
-                let asked = retry_after
-                    .unwrap_or(DEFAULT_THROTTLE)
-                    .min(LONGEST_THROTTLE);
+                let asked = retry_after.unwrap_or(DEFAULT_THROTTLE).min(LONGEST_THROTTLE);
                 self.throttled_until = self.throttled_until.max(now + asked);
             }
         }
     }
 
     fn open(&mut self, now: Duration, interval: Duration) {
-        self.breaker = Some(Breaker {
-            probe_at: now + interval,
-            interval,
-        });
+        self.breaker = Some(Breaker { probe_at: now + interval, interval });
     }
 
     /// Lets the time of its breaker or throttle be over.

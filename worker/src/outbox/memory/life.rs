@@ -20,10 +20,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            max_attempts: 10,
-            lease_timeout: Duration::from_secs(120),
-        }
+        Self { max_attempts: 10, lease_timeout: Duration::from_secs(120) }
     }
 }
 
@@ -108,9 +105,7 @@ impl MessageRow {
     }
 
     fn has_accepted_attempt(&self) -> bool {
-        self.attempts
-            .values()
-            .any(|attempt| attempt.status == AttemptStatus::Accepted)
+        self.attempts.values().any(|attempt| attempt.status == AttemptStatus::Accepted)
     }
 
     fn is_past(&self, now: Duration) -> bool {
@@ -169,10 +164,7 @@ impl State {
     }
 
     /// Installed apps that may ever send this message.
-    fn matching<'a>(
-        &'a self,
-        message: &'a MessageRow,
-    ) -> impl Iterator<Item = (&'a AppId, &'a AppRow)> {
+    fn matching<'a>(&'a self, message: &'a MessageRow) -> impl Iterator<Item = (&'a AppId, &'a AppRow)> {
         self.apps.iter().filter(|(id, app)| {
             app.organization == message.organization
                 && app.matches(message.pinned.as_ref())
@@ -181,13 +173,7 @@ impl State {
     }
 
     /// Takes one message out of the queue for one attempt.
-    pub fn claim(
-        &mut self,
-        now: Duration,
-        worker: &Arc<str>,
-        id: MessageId,
-        app_id: Option<AppId>,
-    ) -> ClaimResult {
+    pub fn claim(&mut self, now: Duration, worker: &Arc<str>, id: MessageId, app_id: Option<AppId>) -> ClaimResult {
         let Some(message) = self.messages.get(&id) else {
             return ClaimResult::Gone;
         };
@@ -203,8 +189,7 @@ impl State {
             return ClaimResult::Failed;
         };
         let usable = self.matching(message).any(|(candidate, app)| {
-            *candidate == app_id
-                && matches!(self.app_state(now, app), AppState::Open | AppState::Probe)
+            *candidate == app_id && matches!(self.app_state(now, app), AppState::Open | AppState::Probe)
         });
         if !usable {
             return ClaimResult::AppUnavailable;
@@ -218,12 +203,7 @@ impl State {
         };
         let attempt = message.last_attempt + 1;
         message.last_attempt = attempt;
-        message.place = Place::Leased(LeaseRow {
-            attempt,
-            app: app_id,
-            worker: Arc::clone(worker),
-            expires_at,
-        });
+        message.place = Place::Leased(LeaseRow { attempt, app: app_id, worker: Arc::clone(worker), expires_at });
         ClaimResult::Leased(attempt)
     }
 
@@ -251,14 +231,7 @@ impl State {
     }
 
     /// The lease is live: the outcome moves the message.
-    fn settle(
-        &mut self,
-        now: Duration,
-        id: MessageId,
-        lease: &LeaseRow,
-        ending: &Ending<'_>,
-        jitter: f64,
-    ) {
+    fn settle(&mut self, now: Duration, id: MessageId, lease: &LeaseRow, ending: &Ending<'_>, jitter: f64) {
         if let Some(app) = self.apps.get_mut(&lease.app) {
             app.observe(now, ending.status, ending.retry_after);
         }
@@ -279,20 +252,14 @@ impl State {
             message.place = Place::Accepted;
             return;
         }
-        let resend = self
-            .apps
-            .get(&lease.app)
-            .is_some_and(|app| app.resend_unclear);
+        let resend = self.apps.get(&lease.app).is_some_and(|app| app.resend_unclear);
         match ending.status {
             AttemptStatus::Accepted => message.place = Place::Accepted,
             AttemptStatus::RefusedRecipient => self.end(id, DispatchStatus::Failed, "refused"),
             AttemptStatus::RefusedContent => {
                 message.refused_by.insert(lease.app);
                 let spent = self.count_try(id);
-                let app_left = self
-                    .messages
-                    .get(&id)
-                    .is_some_and(|row| self.matching(row).next().is_some());
+                let app_left = self.messages.get(&id).is_some_and(|row| self.matching(row).next().is_some());
                 match (app_left, spent) {
                     (false, _) => self.end(id, DispatchStatus::Failed, "refused"),
                     (true, true) => self.end(id, DispatchStatus::Failed, "attempts_spent"),
@@ -310,9 +277,7 @@ impl State {
                 }
             }
             AttemptStatus::RefusedAccount | AttemptStatus::Throttled => self.requeue(id),
-            AttemptStatus::Unclear if !resend => {
-                self.end(id, DispatchStatus::DispatchTimeout, "unclear")
-            }
+            AttemptStatus::Unclear if !resend => self.end(id, DispatchStatus::DispatchTimeout, "unclear"),
             AttemptStatus::Unclear => {
                 if self.count_try(id) {
                     self.end(id, DispatchStatus::DispatchTimeout, "attempts_spent");
@@ -324,13 +289,7 @@ impl State {
     }
 
     /// The lease is not live: only what was unknown can still become known.
-    fn finish_late(
-        &mut self,
-        worker: &Arc<str>,
-        id: MessageId,
-        attempt: i16,
-        ending: &Ending<'_>,
-    ) -> bool {
+    fn finish_late(&mut self, worker: &Arc<str>, id: MessageId, attempt: i16, ending: &Ending<'_>) -> bool {
         let Some(message) = self.messages.get_mut(&id) else {
             return false;
         };
@@ -350,17 +309,11 @@ impl State {
             }
             // Its claim is lost (asynchronous promotion). A number that another lease holds now stays that lease's.
             None => {
-                let taken =
-                    matches!(&message.place, Place::Leased(lease) if lease.attempt == attempt);
+                let taken = matches!(&message.place, Place::Leased(lease) if lease.attempt == attempt);
                 if !accepted || taken {
                     return false;
                 }
-                let row = AttemptRow {
-                    app: None,
-                    status: ending.status,
-                    worker: Arc::clone(worker),
-                    error_code,
-                };
+                let row = AttemptRow { app: None, status: ending.status, worker: Arc::clone(worker), error_code };
                 message.attempts.insert(attempt, row);
                 message.last_attempt = message.last_attempt.max(attempt);
             }
@@ -413,11 +366,8 @@ impl State {
             match &message.place {
                 Place::Leased(lease) if lease.expires_at <= now => {
                     let lease = lease.clone();
-                    let ending = Ending {
-                        status: AttemptStatus::Unclear,
-                        error_code: Some("lease_expired"),
-                        retry_after: None,
-                    };
+                    let ending =
+                        Ending { status: AttemptStatus::Unclear, error_code: Some("lease_expired"), retry_after: None };
                     self.settle(now, id, &lease, &ending, jitter);
                 }
                 Place::Ready(xid) if past && !self.running.contains(xid) => {
@@ -442,9 +392,8 @@ impl State {
     /// Whether an app that has not failed in this round may be used at once.
     fn has_other_app(&self, now: Duration, id: MessageId) -> bool {
         self.messages.get(&id).is_some_and(|message| {
-            self.matching(message).any(|(app_id, app)| {
-                !message.avoid.contains(app_id) && self.app_state(now, app) == AppState::Open
-            })
+            self.matching(message)
+                .any(|(app_id, app)| !message.avoid.contains(app_id) && self.app_state(now, app) == AppState::Open)
         })
     }
 

@@ -28,16 +28,12 @@ impl State {
     /// Ends an open transaction as if it had never been.
     pub fn rollback(&mut self, xid: Xid) {
         self.running.remove(&xid);
-        self.messages
-            .retain(|_, message| message.place != Place::Ready(xid));
+        self.messages.retain(|_, message| message.place != Place::Ready(xid));
     }
 
     /// Which transactions a statement would see now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            xmax: self.last_xid + 1,
-            in_progress: self.running.iter().copied().collect(),
-        }
+        Snapshot { xmax: self.last_xid + 1, in_progress: self.running.iter().copied().collect() }
     }
 
     /// Reads what waits behind the given places.
@@ -46,17 +42,12 @@ impl State {
             .messages
             .iter()
             .filter_map(|(id, message)| match message.place {
-                Place::Ready(xid) if !self.running.contains(&xid) => {
-                    Some((Mark { xid, id: id.0 }, message))
-                }
+                Place::Ready(xid) if !self.running.contains(&xid) => Some((Mark { xid, id: id.0 }, message)),
                 _ => None,
             })
             .collect();
         log.sort_by_key(|(mark, _)| *mark);
-        let mut looked = Looked {
-            snapshot: self.snapshot(),
-            entries: Vec::new(),
-        };
+        let mut looked = Looked { snapshot: self.snapshot(), entries: Vec::new() };
         for (range_number, range) in look.ranges.iter().enumerate() {
             let rows = log
                 .iter()
@@ -64,8 +55,7 @@ impl State {
                     message.priority == range.priority
                         && *mark > range.after
                         && range.before.is_none_or(|before| mark.xid < before)
-                        && (look.organizations.is_empty()
-                            || look.organizations.contains(&message.organization))
+                        && (look.organizations.is_empty() || look.organizations.contains(&message.organization))
                 })
                 .take(look.page as usize);
             looked.entries.extend(rows.map(|(mark, message)| Entry {
@@ -84,10 +74,7 @@ impl State {
 
     /// The apps installed for these organizations.
     pub fn apps_of(&self, now: Duration, organizations: &[OrganizationId]) -> Vec<App> {
-        let asked = self
-            .apps
-            .iter()
-            .filter(|(_, app)| organizations.contains(&app.organization));
+        let asked = self.apps.iter().filter(|(_, app)| organizations.contains(&app.organization));
         asked
             .map(|(id, app)| App {
                 id: *id,

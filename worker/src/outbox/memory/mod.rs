@@ -19,8 +19,7 @@ pub use app::AppRow;
 pub use life::{AttemptRow, ClaimResult, Ending, LeaseRow, MessageRow, Place, Rules, State};
 
 use super::{
-    App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox,
-    OutboxError, Xid,
+    App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError, Xid,
 };
 use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
 
@@ -97,18 +96,12 @@ pub struct MemoryOutbox {
 impl MemoryOutbox {
     /// An empty queue, seen by this worker.
     pub fn new(worker: &str) -> Self {
-        Self {
-            queue: Arc::default(),
-            worker: worker.into(),
-        }
+        Self { queue: Arc::default(), worker: worker.into() }
     }
 
     /// The same queue, seen by another worker.
     pub fn with_worker(&self, worker: &str) -> Self {
-        Self {
-            queue: Arc::clone(&self.queue),
-            worker: worker.into(),
-        }
+        Self { queue: Arc::clone(&self.queue), worker: worker.into() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -188,9 +181,7 @@ impl MemoryOutbox {
             attempts: BTreeMap::new(),
         };
         queue.state.messages.insert(id, row);
-        queue
-            .payloads
-            .insert(id, (new.mobile, new.body, new.sender));
+        queue.payloads.insert(id, (new.mobile, new.body, new.sender));
         id
     }
 
@@ -320,12 +311,7 @@ impl Outbox for MemoryOutbox {
     }
 
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimed>, OutboxError> {
-        self.call(|queue| {
-            claims
-                .iter()
-                .map(|claim| claim_one(queue, &self.worker, *claim))
-                .collect()
-        })
+        self.call(|queue| claims.iter().map(|claim| claim_one(queue, &self.worker, *claim)).collect())
     }
 
     async fn finish(&self, outcomes: &[Finish]) -> Result<Vec<Finished>, OutboxError> {
@@ -337,21 +323,9 @@ impl Outbox for MemoryOutbox {
                     error_code: finish.outcome.error_code.as_deref(),
                     retry_after: finish.outcome.retry_after,
                 };
-                let applied = queue.state.finish(
-                    queue.now,
-                    &self.worker,
-                    finish.id,
-                    finish.attempt,
-                    &ending,
-                    jitter,
-                );
+                let applied = queue.state.finish(queue.now, &self.worker, finish.id, finish.attempt, &ending, jitter);
                 let status = queue.state.messages.get(&finish.id).map(MessageRow::status);
-                Finished {
-                    id: finish.id,
-                    attempt: finish.attempt,
-                    applied,
-                    status,
-                }
+                Finished { id: finish.id, attempt: finish.attempt, applied, status }
             };
             outcomes.iter().map(finish_one).collect()
         })
@@ -385,8 +359,9 @@ fn claim_one(queue: &mut Queue, worker: &Arc<str>, claim: Claim) -> Claimed {
         ClaimResult::Gone => Claimed::Gone,
         ClaimResult::AppUnavailable => Claimed::AppUnavailable,
         ClaimResult::Failed => Claimed::Failed,
-        ClaimResult::Leased(attempt) => lease(queue, claim, attempt)
-            .map_or(Claimed::Gone, |lease| Claimed::Leased(Box::new(lease))),
+        ClaimResult::Leased(attempt) => {
+            lease(queue, claim, attempt).map_or(Claimed::Gone, |lease| Claimed::Leased(Box::new(lease)))
+        }
     }
 }
 

@@ -92,10 +92,7 @@ impl Subject for MemoryOutbox {
 
     async fn attempts(&self, id: MessageId) -> Result<Vec<LedgerLine>> {
         let state = self.state();
-        let message = state
-            .messages
-            .get(&id)
-            .context("the message does not exist")?;
+        let message = state.messages.get(&id).context("the message does not exist")?;
         let line = |(attempt, row): (&i16, &super::AttemptRow)| LedgerLine {
             attempt: *attempt,
             status: row.status,
@@ -107,10 +104,7 @@ impl Subject for MemoryOutbox {
 
 fn subject() -> MemoryOutbox {
     let outbox = MemoryOutbox::new("operator");
-    outbox.set_rules(Rules {
-        max_attempts: MAX_ATTEMPTS,
-        ..Rules::default()
-    });
+    outbox.set_rules(Rules { max_attempts: MAX_ATTEMPTS, ..Rules::default() });
     outbox
 }
 

@@ -5,9 +5,7 @@ use crate::message::AttemptStatus;
 
 #[test]
 fn backoff_doubles_to_ten_minutes_and_jitter_takes_at_most_half() {
-    let full: Vec<u64> = (1..=11)
-        .map(|tries| life::backoff(tries, 1.0).as_secs())
-        .collect();
+    let full: Vec<u64> = (1..=11).map(|tries| life::backoff(tries, 1.0).as_secs()).collect();
     assert_eq!(full, [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
     assert_eq!(life::backoff(3, 0.0), Duration::from_secs(4));
     assert_eq!(life::backoff(u16::MAX, 1.0), Duration::from_secs(600));
@@ -16,56 +14,31 @@ fn backoff_doubles_to_ten_minutes_and_jitter_takes_at_most_half() {
 #[test]
 fn an_uncommitted_message_is_neither_seen_nor_claimed_and_a_rolled_back_one_never_was() {
     let outbox = MemoryOutbox::new("w");
-    let app = outbox.install_app(
-        AppRow::new("shop".into(), "sandbox".into()),
-        serde_json::Value::Null,
-    );
+    let app = outbox.install_app(AppRow::new("shop".into(), "sandbox".into()), serde_json::Value::Null);
     let (late, lost) = (outbox.begin(), outbox.begin());
     let id = outbox.enqueue_in(late, NewMessage::of("shop"));
     let never = outbox.enqueue_in(lost, NewMessage::of("shop"));
     let whole = Look {
-        ranges: vec![super::super::Range {
-            priority: 1,
-            after: Default::default(),
-            before: None,
-        }],
+        ranges: vec![super::super::Range { priority: 1, after: Default::default(), before: None }],
         organizations: Vec::new(),
         page: 10,
     };
     let mut state = outbox.state();
     assert_eq!(state.look(&whole).snapshot.in_progress, [late, lost]);
     assert!(state.look(&whole).entries.is_empty());
-    assert_eq!(
-        state.claim(Duration::ZERO, &"w".into(), id, Some(app)),
-        ClaimResult::Gone
-    );
+    assert_eq!(state.claim(Duration::ZERO, &"w".into(), id, Some(app)), ClaimResult::Gone);
     outbox.rollback(lost);
     outbox.commit(late);
     let seen = outbox.state().look(&whole);
-    assert_eq!(
-        seen.entries
-            .iter()
-            .map(|entry| (entry.id, entry.xid))
-            .collect::<Vec<_>>(),
-        [(id, late)]
-    );
+    assert_eq!(seen.entries.iter().map(|entry| (entry.id, entry.xid)).collect::<Vec<_>>(), [(id, late)]);
     assert_eq!(outbox.status(never), None);
 }
 
 /// What an application, a worker, an operator or time may do to one of two messages by one of two apps.
 #[derive(Clone, Debug)]
 enum Step {
-    Claim {
-        worker: bool,
-        message: bool,
-        app: bool,
-    },
-    Finish {
-        worker: bool,
-        message: bool,
-        attempt: i16,
-        status: AttemptStatus,
-    },
+    Claim { worker: bool, message: bool, app: bool },
+    Finish { worker: bool, message: bool, attempt: i16, status: AttemptStatus },
     Cancel(bool),
     Retry(bool),
     Pause(bool, bool),

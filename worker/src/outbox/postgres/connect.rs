@@ -58,8 +58,8 @@ pub enum ConnectError {
     },
     /// TLS was asked for and did not come about.
     #[error(
-        "no TLS with {target}: {fault}; with sslmode=verify-full give the server's CA as sslrootcert=/path/ca.pem and \
-         connect by the name in its certificate"
+        "no TLS with {target}: {fault}; turn ssl on at the server (or sslmode=prefer allows a connection without); \
+         sslmode=verify-full needs the server's CA as sslrootcert=/path/ca.pem and the host name of its certificate"
     )]
     Handshake {
         /// Where we tried to go.
