@@ -17,7 +17,7 @@ pub struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// Its name, which leases, attempts and `worker_stats` show with a part of its own behind a slash.
+    /// Its name. In leases, attempts and `worker_stats` a slash and a mark of the process follow it.
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
@@ -75,7 +75,7 @@ impl Worker {
         Ok(Options { database, name: format!("worker-{}", run::number()?), command })
     }
 
-    /// Its name; what leases, attempts and `worker_stats` show begins with it.
+    /// Its name. In leases, attempts and `worker_stats` a slash and a mark of the process follow it.
     pub fn name(&self) -> &str {
         &self.name
     }

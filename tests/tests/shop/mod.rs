@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
-pub mod apps;
+pub(crate) mod apps;
 
 use std::sync::{Arc, Weak};
 
@@ -31,36 +31,36 @@ async fn server(major: Major) -> Result<Arc<Cluster>> {
 
 /// One message that was queued and committed.
 #[derive(Clone, Debug)]
-pub struct Sms {
-    pub id: String,
-    pub to: String,
-    pub text: String,
+pub(crate) struct Sms {
+    pub(crate) id: String,
+    pub(crate) to: String,
+    pub(crate) text: String,
 }
 
 /// A line of the ledger: how the attempt ended, by which app, and the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    pub status: String,
-    pub app: i64,
-    pub code: Option<String>,
+pub(crate) struct Line {
+    pub(crate) status: String,
+    pub(crate) app: i64,
+    pub(crate) code: Option<String>,
 }
 
 #[derive(Debug)]
-pub struct Shop {
-    pub database: Database,
-    pub sandbox: Sandbox,
-    pub committed: Vec<Committed>,
+pub(crate) struct Shop {
+    pub(crate) database: Database,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) committed: Vec<Committed>,
     number: i32,
 }
 
 impl Shop {
     /// Opens one on the shared server of this major. `name` is its database: unique in the file.
-    pub async fn open(major: Major, name: &str) -> Result<Self> {
+    pub(crate) async fn open(major: Major, name: &str) -> Result<Self> {
         Self::open_on(&server(major).await?, name).await
     }
 
     /// Opens one on a server of its own, for tests that stop it.
-    pub async fn open_alone(major: Major) -> Result<Self> {
+    pub(crate) async fn open_alone(major: Major) -> Result<Self> {
         Self::open_on(&Cluster::start_new(major).await?, "shop").await
     }
 
@@ -70,44 +70,44 @@ impl Shop {
     }
 
     /// A worker that is made ready to start.
-    pub fn worker(&self) -> Result<Options<'_>> {
+    pub(crate) fn worker(&self) -> Result<Options<'_>> {
         Worker::options(&self.database)
     }
 
     /// A worker that fits into leases of 10 s, the shortest that can be set.
-    pub async fn quick_worker(&self) -> Result<Worker> {
+    pub(crate) async fn quick_worker(&self) -> Result<Worker> {
         self.worker()?.set("SMS_OUTBOX_HTTP_TIMEOUT", "4s").start().await
     }
 
     /// Leases of 10 s, for claims of connections that are opened from now on.
-    pub async fn shorten_leases(&self) -> Result<()> {
+    pub(crate) async fn shorten_leases(&self) -> Result<()> {
         self.set("lease_timeout", "10s").await
     }
 
     /// A setting of the extension, for sessions that begin from now on.
-    pub async fn set(&self, name: &str, value: &str) -> Result<()> {
+    pub(crate) async fn set(&self, name: &str, value: &str) -> Result<()> {
         let database = self.database.name();
         self.database.sql(&format!("ALTER DATABASE \"{database}\" SET sms_outbox.{name} = '{value}'")).await
     }
 
     /// Queues one message of organization `shop`; `more` are further arguments: `priority => 0`.
-    pub async fn queue(&mut self, more: &str) -> Result<Sms> {
+    pub(crate) async fn queue(&mut self, more: &str) -> Result<Sms> {
         self.queue_for("shop", more).await
     }
 
     /// Queues one message of any organization.
-    pub async fn queue_for(&mut self, organization: &str, more: &str) -> Result<Sms> {
+    pub(crate) async fn queue_for(&mut self, organization: &str, more: &str) -> Result<Sms> {
         self.queue_many(organization, 1, more).await?.pop().context("no row")
     }
 
     /// Queues messages, each with its own number and text, in one transaction.
-    pub async fn queue_many(&mut self, organization: &str, count: i32, more: &str) -> Result<Vec<Sms>> {
+    pub(crate) async fn queue_many(&mut self, organization: &str, count: i32, more: &str) -> Result<Vec<Sms>> {
         let session = self.database.connect_as("app").await?;
         self.queue_by(&session, organization, count, more).await
     }
 
     /// Queues one message with this text.
-    pub async fn queue_text(&mut self, organization: &str, text: &str) -> Result<Sms> {
+    pub(crate) async fn queue_text(&mut self, organization: &str, text: &str) -> Result<Sms> {
         self.number += 1;
         let to = format!("+96650{:07}", self.number);
         let queue = "SELECT id FROM sms_outbox_enqueue($1, $2, organization_id => $3)";
@@ -118,7 +118,7 @@ impl Shop {
     }
 
     /// The same as [`Shop::queue_many`] in a session of the caller's, which must commit.
-    pub async fn queue_by(
+    pub(crate) async fn queue_by(
         &mut self,
         session: &tokio_postgres::Client,
         organization: &str,
@@ -143,23 +143,23 @@ impl Shop {
     }
 
     /// One column of a message in the view `outbox`, as text.
-    pub async fn show(&self, sms: &Sms, column: &str) -> Result<Option<String>> {
+    pub(crate) async fn show(&self, sms: &Sms, column: &str) -> Result<Option<String>> {
         self.database.value(&format!("SELECT {column}::text FROM sms_outbox.outbox WHERE id = $1::text"), &[&sms.id]).await
     }
 
     /// Waits until the message has this `dispatch_status`.
-    pub async fn wait_for_status(&self, sms: &Sms, status: &str) -> Result<()> {
+    pub(crate) async fn wait_for_status(&self, sms: &Sms, status: &str) -> Result<()> {
         self.wait_for(sms, "dispatch_status", status).await
     }
 
     /// Waits until a column of the view `outbox` has a value.
-    pub async fn wait_for(&self, sms: &Sms, column: &str, value: &str) -> Result<()> {
+    pub(crate) async fn wait_for(&self, sms: &Sms, column: &str, value: &str) -> Result<()> {
         let asked = async || Ok((self.show(sms, column).await?.as_deref() == Some(value)).then_some(()));
         self.database.wait_for(format!("'{}' has {column} {value}", sms.text), asked).await
     }
 
     /// Waits until no message waits or is being sent.
-    pub async fn wait_until_settled(&self) -> Result<()> {
+    pub(crate) async fn wait_until_settled(&self) -> Result<()> {
         self.database
             .wait_until(
                 "nothing waits and nothing is in flight",
@@ -170,7 +170,7 @@ impl Shop {
     }
 
     /// The ledger of a message, in order.
-    pub async fn ledger(&self, sms: &Sms) -> Result<Vec<Line>> {
+    pub(crate) async fn ledger(&self, sms: &Sms) -> Result<Vec<Line>> {
         let query = "SELECT status::text, organization_app_id, error_code FROM sms_outbox.attempts
             WHERE id = $1::text AND status IS NOT NULL ORDER BY attempt";
         let rows = self.database.admin().query(query, &[&sms.id]).await?;
@@ -178,7 +178,7 @@ impl Shop {
     }
 
     /// Checks how the attempts of a message ended, in order, and by which apps.
-    pub async fn expect_ledger(&self, sms: &Sms, expected: &[(&str, i64)]) -> Result<()> {
+    pub(crate) async fn expect_ledger(&self, sms: &Sms, expected: &[(&str, i64)]) -> Result<()> {
         let ledger = self.ledger(sms).await?;
         let found: Vec<_> = ledger.iter().map(|line| (line.status.as_str(), line.app)).collect();
         ensure!(found == expected, "the ledger of '{}' is {ledger:?}, expected {expected:?}", sms.text);
@@ -186,20 +186,20 @@ impl Shop {
     }
 
     /// How often the provider was asked to send this message, and accepted it.
-    pub async fn seen(&self, sms: &Sms) -> Result<(usize, usize)> {
+    pub(crate) async fn seen(&self, sms: &Sms) -> Result<(usize, usize)> {
         let requests = self.sandbox.requests().await?;
         let of_it = requests.iter().filter(|request| request["to"].as_str().is_some_and(|to| same(to, &sms.to)));
         Ok((of_it.count(), self.accepted(sms)?))
     }
 
     /// How often the provider accepted this message.
-    pub fn accepted(&self, sms: &Sms) -> Result<usize> {
+    pub(crate) fn accepted(&self, sms: &Sms) -> Result<usize> {
         let journal = self.sandbox.journal()?;
         Ok(journal.iter().filter(|one| same(&one.to, &sms.to) && one.body == sms.text).count())
     }
 
     /// The three journals agree, and every message is in exactly one place.
-    pub async fn reckon(&self) -> Result<Balance> {
+    pub(crate) async fn reckon(&self) -> Result<Balance> {
         let misplaced = self.database.rows("SELECT * FROM sms_outbox.misplaced LIMIT 10").await?;
         ensure!(misplaced.is_empty(), "not in exactly one place: {misplaced:?}");
         let balance = Journals::read(self.committed.clone(), &self.database, &[&self.sandbox]).await?.reckon();
@@ -211,7 +211,7 @@ impl Shop {
 
     /// Every attempt in the ledger that may have reached the provider is one request that it saw. Only where no
     /// worker was killed and no lease ran out.
-    pub async fn expect_a_request_for_each_attempt(&self) -> Result<()> {
+    pub(crate) async fn expect_a_request_for_each_attempt(&self) -> Result<()> {
         let attempts: i64 =
             self.database.value("SELECT count(*) FROM sms_outbox.attempt WHERE status <> 'not_sent'", &[]).await?;
         let requests = self.sandbox.counts().await?.requests;
@@ -220,12 +220,12 @@ impl Shop {
     }
 
     /// Adds one rule to the pretend provider.
-    pub async fn rule(&self, rule: Value) -> Result<()> {
+    pub(crate) async fn rule(&self, rule: Value) -> Result<()> {
         self.sandbox.add_rules(&rule).await
     }
 
     /// Ends it well: everything is settled and agrees, and the database is gone.
-    pub async fn close(self) -> Result<Balance> {
+    pub(crate) async fn close(self) -> Result<Balance> {
         let balance = self.reckon().await?;
         let maintenance = sms_outbox_tests::database::connect(&self.database.cluster().socket_url("postgres", "postgres")).await?;
         maintenance.batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", self.database.name())).await?;
