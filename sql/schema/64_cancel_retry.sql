@@ -73,12 +73,22 @@ BEGIN
     ), counted AS (
         INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
         SELECT sms_outbox.day_of(t.id), date_trunc('minute', now()), t.status, -1, t.organization_id FROM taken AS t
+    ), again AS MATERIALIZED (
+        SELECT t.id, t.last_attempt, t.organization_id, m.priority, m.preferred_provider_slug,
+               CASE WHEN m.valid_until > now() THEN m.valid_until END AS valid_until,
+               -- One that was taken back before its time keeps its time.
+               CASE WHEN m.due_at > now() THEN m.due_at END AS due_at
+          FROM taken AS t JOIN sms_outbox.message AS m ON m.id = t.id AND m.id = ANY (wanted)
+    ), later AS (
+        INSERT INTO sms_outbox.scheduled (id, due_at, since, valid_until, server, priority, last_attempt, organization_id, preferred_provider_slug, reason)
+        SELECT a.id, a.due_at, a.due_at, a.valid_until, sms_outbox.server_id(), a.priority, a.last_attempt, a.organization_id, a.preferred_provider_slug, 'datetime'
+          FROM again AS a WHERE a.due_at IS NOT NULL
+    ), due AS (
+        INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, last_attempt, organization_id, preferred_provider_slug)
+        SELECT a.id, now(), a.valid_until, sms_outbox.server_id(), a.priority, a.last_attempt, a.organization_id, a.preferred_provider_slug
+          FROM again AS a WHERE a.due_at IS NULL
     )
-    INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, last_attempt, organization_id, preferred_provider_slug)
-    SELECT t.id, now(), CASE WHEN m.valid_until > now() THEN m.valid_until END, sms_outbox.server_id(), m.priority, t.last_attempt,
-           t.organization_id, m.preferred_provider_slug
-      FROM taken AS t JOIN sms_outbox.message AS m ON m.id = t.id AND m.id = ANY (wanted);
-    GET DIAGNOSTICS moved = ROW_COUNT;
+    SELECT count(*) INTO moved FROM again;
     IF moved > 0 THEN
         PERFORM sms_outbox.wake();
     END IF;

@@ -69,6 +69,8 @@ impl Database {
                     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{login}') THEN
                         CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE sms_outbox_{login};
                     END IF;
+                EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                    NULL; -- another test on the same server was faster
                 END $$"
             ))
             .await?;

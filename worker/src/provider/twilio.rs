@@ -118,10 +118,6 @@ impl Provider for Twilio {
         "Twilio"
     }
 
-    fn own_address(&self) -> Option<&'static str> {
-        Some(OWN_ADDRESS)
-    }
-
     fn fields(&self) -> &'static [Field] {
         FIELDS
     }
