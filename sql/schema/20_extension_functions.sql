@@ -27,7 +27,7 @@ COMMENT ON FUNCTION @extschema@.sms_outbox_enqueue_many(jsonb, text) IS
 REVOKE ALL ON FUNCTION @extschema@.sms_outbox_enqueue(text, text, text, timestamptz, text, text, jsonb, text, integer, timestamptz),
                        @extschema@.sms_outbox_enqueue_many(jsonb, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.sms_outbox_enqueue(text, text, text, timestamptz, text, text, jsonb, text, integer, timestamptz),
-                          @extschema@.sms_outbox_enqueue_many(jsonb, text) TO sms_outbox_app;
+                          @extschema@.sms_outbox_enqueue_many(jsonb, text) TO sms_outbox_app, sms_outbox_operator;
 
 -- The rest runs no SQL, so there is no search_path to pin.
 

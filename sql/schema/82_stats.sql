@@ -8,7 +8,10 @@ COMMENT ON VIEW sms_outbox.organizations IS 'The organizations and their setting
 CREATE VIEW sms_outbox.apps_installed AS
 SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.weight, a.max_in_flight, a.rate, a.resend_unclear,
        a.paused_at IS NOT NULL AS paused, a.paused_reason, s.state,
-       ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(a.config) AS k ORDER BY k) AS config_set, a.installed_at
+       ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(a.config) AS k ORDER BY k) AS config_set,
+       -- Scheme, host and port: no path, and nothing with a user name in it.
+       pg_catalog.substring(coalesce(a.config ->> 'base_url', a.config ->> 'url'), '^https?://[^/?#@]+(?=[/?#]|$)') AS address,
+       a.installed_at
   FROM sms_outbox.organization_app AS a JOIN sms_outbox.app_state AS s ON s.app_id = a.app_id;
 COMMENT ON VIEW sms_outbox.apps_installed IS 'The installed apps. config_set names the fields that are set, never their values.';
 
@@ -18,7 +21,9 @@ WITH waiting AS (
            pg_catalog.count(*) FILTER (WHERE r.server <> sms_outbox.server_id()) AS held
       FROM sms_outbox.ready AS r GROUP BY 1
 ), later AS (
-    SELECT s.organization_id, pg_catalog.count(*) AS scheduled FROM sms_outbox.scheduled AS s GROUP BY 1
+    SELECT s.organization_id, pg_catalog.count(*) AS scheduled,
+           pg_catalog.count(*) FILTER (WHERE s.server <> sms_outbox.server_id()) AS held
+      FROM sms_outbox.scheduled AS s GROUP BY 1
 ), sending AS (
     SELECT l.organization_id, pg_catalog.count(*) AS sending FROM sms_outbox.lease AS l GROUP BY 1
 ), done AS (
@@ -35,14 +40,14 @@ WITH waiting AS (
 SELECT o.organization_id,
        coalesce(w.pending, 0) + coalesce(s.scheduled, 0) AS pending,
        coalesce(s.scheduled, 0) AS scheduled,
-       coalesce(w.held, 0) AS held,
+       coalesce(w.held, 0) + coalesce(s.held, 0) AS held,
        coalesce(l.sending, 0) AS sending,
        coalesce(d.sent, 0)::bigint AS sent,
        coalesce(d.failed, 0)::bigint AS failed,
        coalesce(d.dispatch_timeout, 0)::bigint AS dispatch_timeout,
        coalesce(d.canceled, 0)::bigint AS canceled,
        coalesce(d.expired, 0)::bigint AS expired,
-       greatest(pg_catalog.now() - w.oldest, interval '0') AS oldest_pending_age,
+       CASE WHEN w.oldest IS NOT NULL THEN greatest(pg_catalog.now() - w.oldest, interval '0') END AS oldest_pending_age,
        coalesce(d.sent_last_hour, 0)::bigint AS sent_last_hour,
        coalesce(d.failed_last_hour, 0)::bigint AS failed_last_hour
   FROM sms_outbox.organization AS o

@@ -69,6 +69,8 @@ impl Database {
                     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{login}') THEN
                         CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE sms_outbox_{login};
                     END IF;
+                EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                    NULL; -- another test on the same server was faster
                 END $$"
             ))
             .await?;
@@ -167,10 +169,15 @@ impl Database {
                 text.push_str(&format!("{view}: {row}\n"));
             }
         }
-        for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            text.push_str(&format!("-- {}\n{}\n", log.display(), tail(log)));
+        for log in self.logs() {
+            text.push_str(&format!("-- {}\n{}\n", log.display(), tail(&log)));
         }
         text + &self.cluster.log_tail()
+    }
+
+    /// The logs of the workers that run, or ran, on it.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Adds a log to the evidence.

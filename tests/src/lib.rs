@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod database;
 pub mod paths;
 pub mod process;
+pub mod queue;
 pub mod reckon;
 pub mod run;
 pub mod sandbox;
@@ -16,6 +17,7 @@ pub mod worker;
 
 pub use cluster::{Cluster, Major, Stop};
 pub use database::Database;
+pub use queue::Queue;
 pub use sandbox::Sandbox;
 pub use wait::{patience, wait_until};
 pub use worker::Worker;

@@ -58,7 +58,7 @@ pub fn fresh(kind: &str) -> Result<PathBuf> {
 }
 
 /// A number that is different in each call, in each test process.
-pub(crate) fn number() -> Result<u32> {
+pub fn number() -> Result<u32> {
     Ok(std::process::id().wrapping_mul(61).wrapping_add(run()?.next.fetch_add(1, Ordering::Relaxed)))
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn ended(pid: u32) {
 }
 
 /// The folder of this test process.
-pub(crate) fn folder() -> Result<&'static Path> {
+pub fn folder() -> Result<&'static Path> {
     Ok(&run()?.folder)
 }
 
