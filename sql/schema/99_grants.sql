@@ -49,7 +49,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.goodbye(text),
     sms_outbox.claim(text, sms_outbox.message_id[], bigint[]),
     sms_outbox.leases(text),
-    sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[])
+    sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]),
+    sms_outbox.setting(text)
    TO sms_outbox_worker;
 
 -- Operators.
