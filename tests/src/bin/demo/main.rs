@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use sms_outbox_tests::run;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::stage::Stage;
@@ -69,7 +68,6 @@ async fn show(terminal: &Terminal, keep: bool) -> Result<()> {
     terminal.verdict(true, format!("All as it should be, in {:.0} s.", started.elapsed().as_secs_f64()));
     if keep {
         keep::leave_running(stage)?;
-        run::keep()?;
     }
     Ok(())
 }

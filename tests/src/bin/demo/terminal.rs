@@ -69,15 +69,15 @@ impl Terminal {
 
     /// A remark.
     pub(crate) fn note(&self, text: impl Display) {
-        for line in wrap(&text.to_string(), WIDTH - INDENT) {
-            self.put(&format!("{:INDENT$}{line}", ""));
+        for line in wrap(&text.to_string(), WIDTH) {
+            self.put(&self.paint(FAINT, &line));
         }
     }
 
     /// Text as it is, for what others laid out.
     pub(crate) fn block(&self, text: &str) {
         for line in text.trim_end().lines() {
-            self.put(line);
+            self.put(line.trim_end());
         }
     }
 
