@@ -128,6 +128,7 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
         ("SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')", "ao"),
         ("SELECT sms_outbox_enqueue_many('[]', 'shop')", "ao"),
         ("SELECT * FROM sms_outbox.outbox WHERE id = (SELECT max(id::text) FROM sms_outbox.outbox)", "ao"),
+        ("SELECT id::text FROM sms_outbox.outbox WHERE id = 'r00000000000000000000000000'::text", "ao"),
         ("SELECT * FROM sms_outbox.attempts", "ao"),
         (LOOK, "w"),
         ("SELECT * FROM sms_outbox.apps(ARRAY['shop'])", "w"),
