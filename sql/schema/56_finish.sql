@@ -13,10 +13,16 @@ DECLARE
     late sms_outbox.outcome;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    IF cardinality(ids) > 10000 OR cardinality(ids) <> ANY (ARRAY[
+    -- IS NOT TRUE: an array that is NULL would silently be padded with NULLs.
+    IF (cardinality(ids) <= 10000 AND cardinality(ids) = ALL (ARRAY[
             cardinality(attempts), cardinality(statuses), cardinality(http_statuses), cardinality(error_codes), cardinality(error_messages),
-            cardinality(responses), cardinality(provider_message_ids), cardinality(retry_after)]) THEN
+            cardinality(responses), cardinality(provider_message_ids), cardinality(retry_after)])) IS NOT TRUE THEN
         RAISE EXCEPTION 'all arrays must have the same number of elements, 10000 at most' USING ERRCODE = '22023', COLUMN = 'ids';
+    END IF;
+    IF array_position(ids, NULL) IS NOT NULL OR array_position(attempts, NULL) IS NOT NULL OR array_position(statuses, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'ids, attempts and statuses must not hold NULL' USING ERRCODE = '22023',
+            COLUMN = CASE WHEN array_position(ids, NULL) IS NOT NULL THEN 'ids'
+                          WHEN array_position(attempts, NULL) IS NOT NULL THEN 'attempts' ELSE 'statuses' END;
     END IF;
     -- The same attempt twice in one call: the first outcome counts.
     SELECT array_agg(ROW(f.id, f.attempt, f.status, f.http_status, f.error_code, f.error_message, f.response::json,
@@ -25,7 +31,6 @@ BEGIN
       FROM (SELECT DISTINCT ON (u.id, u.attempt) u.*
               FROM unnest(ids, attempts, statuses, http_statuses, error_codes, error_messages, responses, provider_message_ids, retry_after)
                    WITH ORDINALITY AS u (id, attempt, status, http_status, error_code, error_message, response, provider_message_id, retry_after, place)
-             WHERE u.id IS NOT NULL AND u.attempt IS NOT NULL AND u.status IS NOT NULL
              ORDER BY u.id, u.attempt, u.place) AS f;
     IF outcomes IS NULL THEN
         RETURN;

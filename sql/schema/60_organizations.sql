@@ -5,11 +5,30 @@ CREATE FUNCTION sms_outbox.check_organization_id(organization_id text) RETURNS v
 AS $$
 BEGIN
     IF organization_id IS NULL OR organization_id !~ '^[A-Za-z0-9_.:-]{1,64}$' THEN
-        RAISE EXCEPTION 'organization_id: it is 1 to 64 characters of A-Z a-z 0-9 _ - . :' USING ERRCODE = '22023', COLUMN = 'organization_id';
+        RAISE EXCEPTION 'organization_id: it is 1 to 64 characters of A-Z a-z 0-9 _ - . :' USING ERRCODE = '22023', COLUMN = 'organization_id',
+            HINT = 'For example shop or org:42.';
     END IF;
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.check_organization_id(text) IS 'Refuses (22023) what is no organization id.';
+
+CREATE FUNCTION sms_outbox.is_region(region text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- No number at all, in its national writing: the numbering plan is asked for the region alone.
+    PERFORM sms_outbox.normalize_mobile('1', region);
+    RETURN true;
+EXCEPTION WHEN invalid_parameter_value THEN
+    DECLARE
+        refused text;
+    BEGIN
+        GET STACKED DIAGNOSTICS refused = COLUMN_NAME;
+        RETURN refused <> 'region';
+    END;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.is_region(text) IS 'Whether phone numbers can belong to this region: two capital letters of ISO 3166.';
 
 CREATE FUNCTION sms_outbox.set_organization(organization_id text, default_region text DEFAULT NULL, time_zone text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -17,7 +36,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM sms_outbox.check_organization_id(set_organization.organization_id);
-    IF default_region !~ '^[A-Z]{2}$' THEN
+    IF NOT sms_outbox.is_region(default_region) THEN
         RAISE EXCEPTION 'default_region: "%" is not a two-letter ISO 3166 region', default_region
             USING ERRCODE = '22023', COLUMN = 'default_region', HINT = 'For example SA or AE, in capitals.';
     END IF;
@@ -41,7 +60,8 @@ BEGIN
     UPDATE sms_outbox.organization AS o SET paused_at = coalesce(o.paused_at, now()), paused_reason = reason
      WHERE o.organization_id = pause_organization.organization_id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'organization_id: there is no organization "%"', organization_id USING ERRCODE = 'P0002', COLUMN = 'organization_id';
+        RAISE EXCEPTION 'organization_id: there is no organization "%"', organization_id USING ERRCODE = 'P0002', COLUMN = 'organization_id',
+            HINT = 'The view sms_outbox.organizations lists them; install_app() and set_organization() make one.';
     END IF;
 END
 $$;
@@ -53,7 +73,8 @@ AS $$
 BEGIN
     UPDATE sms_outbox.organization AS o SET paused_at = NULL, paused_reason = NULL WHERE o.organization_id = resume_organization.organization_id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'organization_id: there is no organization "%"', organization_id USING ERRCODE = 'P0002', COLUMN = 'organization_id';
+        RAISE EXCEPTION 'organization_id: there is no organization "%"', organization_id USING ERRCODE = 'P0002', COLUMN = 'organization_id',
+            HINT = 'The view sms_outbox.organizations lists them; install_app() and set_organization() make one.';
     END IF;
     PERFORM sms_outbox.wake();
 END

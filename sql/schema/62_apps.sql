@@ -16,7 +16,8 @@ BEGIN
                   HINT = 'Known: ' || (SELECT string_agg(p.slug, ', ' ORDER BY p.slug) FROM sms_outbox.provider AS p) || '.';
     END IF;
     IF config IS NULL OR jsonb_typeof(config) <> 'object' THEN
-        RAISE EXCEPTION 'config: it must be a JSON object' USING ERRCODE = '22023', COLUMN = 'config';
+        RAISE EXCEPTION 'config: it must be a JSON object' USING ERRCODE = '22023', COLUMN = 'config',
+            HINT = 'Its fields: ' || (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(fields) AS k) || '.';
     END IF;
     FOR field IN SELECT k FROM jsonb_object_keys(config) AS k LOOP
         IF NOT fields ? field THEN
@@ -29,11 +30,11 @@ BEGIN
         IF config -> field IS NULL OR config -> field = 'null' OR config -> field = '""' THEN
             IF (declared ->> 'required')::boolean THEN
                 RAISE EXCEPTION 'config: field "%" is missing', field
-                    USING ERRCODE = '22023', COLUMN = 'config', HINT = initcap(left(declared ->> 'description', 1)) || substr(declared ->> 'description', 2);
+                    USING ERRCODE = '22023', COLUMN = 'config', HINT = declared ->> 'description';
             END IF;
         ELSIF jsonb_typeof(config -> field) <> declared ->> 'type' THEN
             RAISE EXCEPTION 'config: field "%" must be a %, not a %', field, declared ->> 'type', jsonb_typeof(config -> field)
-                USING ERRCODE = '22023', COLUMN = 'config';
+                USING ERRCODE = '22023', COLUMN = 'config', HINT = declared ->> 'description';
         END IF;
     END LOOP;
 END

@@ -53,7 +53,7 @@ BEGIN
         IF now_is IS NULL THEN
             RAISE EXCEPTION 'id: there is no message %', id USING ERRCODE = 'P0002', COLUMN = 'id';
         END IF;
-        RAISE EXCEPTION 'the message is %; only a pending one can be canceled', now_is USING ERRCODE = '55000', DETAIL = 'dispatch_status: ' || now_is;
+        RAISE EXCEPTION 'the message is %; only a pending one can be canceled', now_is USING ERRCODE = '55000', COLUMN = 'id', DETAIL = 'dispatch_status: ' || now_is;
     END IF;
     RETURN 'canceled';
 END
@@ -110,7 +110,7 @@ BEGIN
             RAISE EXCEPTION 'id: there is no message %', id USING ERRCODE = 'P0002', COLUMN = 'id';
         END IF;
         RAISE EXCEPTION 'the message is %; only failed, dispatch_timeout, canceled and expired ones can be retried', now_is
-            USING ERRCODE = '55000', DETAIL = 'dispatch_status: ' || now_is;
+            USING ERRCODE = '55000', COLUMN = 'id', DETAIL = 'dispatch_status: ' || now_is;
     END IF;
     RETURN 'pending';
 END
@@ -119,11 +119,13 @@ COMMENT ON FUNCTION sms_outbox.retry(sms_outbox.message_id) IS 'Sends an ended m
 
 -- A filter as one JSON object: the same keys for both, checked in one place.
 CREATE FUNCTION sms_outbox.check_filter(filter jsonb, max_rows integer) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     known CONSTANT text[] := ARRAY['organization_id', 'dispatch_status', 'mobile', 'preferred_provider_slug', 'error_code', 'priority', 'created_after', 'created_before'];
     unknown text;
+    key text;
+    value jsonb;
 BEGIN
     IF filter IS NULL OR jsonb_typeof(filter) <> 'object' OR filter = '{}' THEN
         RAISE EXCEPTION 'filter: a JSON object with at least one key is needed' USING ERRCODE = '22023', COLUMN = 'filter',
@@ -134,15 +136,33 @@ BEGIN
         RAISE EXCEPTION 'filter: there is no key "%"', unknown USING ERRCODE = '22023', COLUMN = 'filter',
             HINT = 'Keys: ' || array_to_string(known, ', ') || '.';
     END IF;
+    -- Here rather than in the query, which says nothing where no row is looked at.
+    FOR key, value IN SELECT f.key, f.value FROM jsonb_each(filter) AS f LOOP
+        IF key = 'priority' THEN
+            IF value NOT IN ('0', '1', '2') THEN
+                RAISE EXCEPTION 'filter: priority: it must be 0, 1 or 2' USING ERRCODE = '22023', COLUMN = 'filter';
+            END IF;
+        ELSIF jsonb_typeof(value) <> 'string' THEN
+            RAISE EXCEPTION 'filter: %: it must be a string', key USING ERRCODE = '22023', COLUMN = 'filter',
+                HINT = 'For no such condition, leave the key out.';
+        ELSIF key IN ('created_after', 'created_before') THEN
+            BEGIN
+                PERFORM (value #>> '{}')::timestamptz;
+            EXCEPTION WHEN data_exception THEN
+                RAISE EXCEPTION 'filter: %: it is no date and time', key USING ERRCODE = '22023', COLUMN = 'filter',
+                    HINT = 'For example 2026-12-31T18:00:00+03:00.';
+            END;
+        END IF;
+    END LOOP;
     IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'max_rows: it must be between 1 and 10000' USING ERRCODE = '22023', COLUMN = 'max_rows';
     END IF;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.check_filter(jsonb, integer) IS 'Refuses (22023) a filter of cancel() or retry() with an unknown key, or none.';
+COMMENT ON FUNCTION sms_outbox.check_filter(jsonb, integer) IS 'Refuses (22023) a filter of cancel() or retry() with an unknown key, a wrong value, or no key at all.';
 
 CREATE FUNCTION sms_outbox.matches(filter jsonb, message sms_outbox.message) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (filter -> 'organization_id' IS NULL OR message.organization_id = filter ->> 'organization_id')
        AND (filter -> 'mobile' IS NULL OR ltrim(message.mobile, '+') = ltrim(filter ->> 'mobile', '+'))
@@ -207,16 +227,19 @@ CREATE FUNCTION sms_outbox.release_held() RETURNS bigint
 AS $$
 DECLARE
     this_server CONSTANT integer := sms_outbox.server_id();
-    moved bigint;
-    released bigint;
+    due bigint;
+    later bigint;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    UPDATE sms_outbox.ready AS r SET server = this_server, xid = pg_current_xact_id() WHERE r.server <> this_server;
-    GET DIAGNOSTICS released = ROW_COUNT;
+    -- In the order in which rows move, so that one which moves meanwhile is found where it went. An attempt that a worker
+    -- carried over a promotion gives its message back as released.
+    UPDATE sms_outbox.lease AS l SET server = this_server WHERE l.server <> this_server;
     UPDATE sms_outbox.scheduled AS s SET server = this_server WHERE s.server <> this_server;
-    GET DIAGNOSTICS moved = ROW_COUNT;
+    GET DIAGNOSTICS later = ROW_COUNT;
+    UPDATE sms_outbox.ready AS r SET server = this_server, xid = pg_current_xact_id() WHERE r.server <> this_server;
+    GET DIAGNOSTICS due = ROW_COUNT;
     PERFORM sms_outbox.wake();
-    RETURN released + moved;
+    RETURN due + later;
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.release_held() IS 'Lets messages go that another server queued: after a restore, a clone or a promotion, once an operator knows that the other server sends nothing any more. Returns how many. Until then they wait, and health says so.';

@@ -19,10 +19,15 @@ DECLARE
     patience CONSTANT text := current_setting('lock_timeout');
 BEGIN
     SELECT * INTO partition FROM sms_outbox.partitions() AS p WHERE p.day = drop_day.day;
-    -- A waiting DROP makes every enqueue wait behind it: not while somebody reads this day, and never for long.
-    IF EXISTS (SELECT FROM pg_locks AS k
+    -- A waiting DROP makes every enqueue wait behind it, since it locks the parents too: not while somebody uses this day, nor
+    -- while a transaction that lasts uses any other; and never for long. A prepared transaction has no pid.
+    PERFORM pg_stat_clear_snapshot();
+    IF EXISTS (SELECT FROM pg_locks AS k LEFT JOIN pg_stat_activity AS s ON s.pid = k.pid
                 WHERE k.locktype = 'relation' AND k.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-                  AND k.relation IN (partition.message, partition.attempt) AND k.pid <> pg_backend_pid()) THEN
+                  AND k.pid IS DISTINCT FROM pg_backend_pid()
+                  AND (k.relation IN (partition.message, partition.attempt)
+                       OR k.relation IN ('sms_outbox.message'::regclass, 'sms_outbox.attempt'::regclass)
+                          AND (k.pid IS NULL OR s.xact_start < clock_timestamp() - interval '50 ms'))) THEN
         RETURN false;
     END IF;
     BEGIN
@@ -99,6 +104,8 @@ DECLARE
     batch sms_outbox.message_id[];
     moved bigint := 0;
 BEGIN
+    -- Not while another session folds the counts: those of a dropped day would come back.
+    PERFORM FROM sms_outbox.maintenance AS m WHERE m.task = 'fold' FOR UPDATE;
     -- Workers that went without a goodbye.
     DELETE FROM sms_outbox.worker AS w WHERE w.heartbeat_at < now() - interval '1 day';
     FOR partition IN

@@ -21,7 +21,9 @@ WITH waiting AS (
            pg_catalog.count(*) FILTER (WHERE r.server <> sms_outbox.server_id()) AS held
       FROM sms_outbox.ready AS r GROUP BY 1
 ), later AS (
-    SELECT s.organization_id, pg_catalog.count(*) AS scheduled FROM sms_outbox.scheduled AS s GROUP BY 1
+    SELECT s.organization_id, pg_catalog.count(*) AS scheduled,
+           pg_catalog.count(*) FILTER (WHERE s.server <> sms_outbox.server_id()) AS held
+      FROM sms_outbox.scheduled AS s GROUP BY 1
 ), sending AS (
     SELECT l.organization_id, pg_catalog.count(*) AS sending FROM sms_outbox.lease AS l GROUP BY 1
 ), done AS (
@@ -38,7 +40,7 @@ WITH waiting AS (
 SELECT o.organization_id,
        coalesce(w.pending, 0) + coalesce(s.scheduled, 0) AS pending,
        coalesce(s.scheduled, 0) AS scheduled,
-       coalesce(w.held, 0) AS held,
+       coalesce(w.held, 0) + coalesce(s.held, 0) AS held,
        coalesce(l.sending, 0) AS sending,
        coalesce(d.sent, 0)::bigint AS sent,
        coalesce(d.failed, 0)::bigint AS failed,

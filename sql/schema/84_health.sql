@@ -57,7 +57,7 @@ BEGIN
     RETURN NEXT;
 
     "check" := 'retention';
-    amount := today - first_day - extract(day FROM greatest(sms_outbox.setting('retention_sent')::interval, sms_outbox.setting('retention_failed')::interval));
+    amount := today - first_day - ceil(extract(epoch FROM greatest(sms_outbox.setting('retention_sent')::interval, sms_outbox.setting('retention_failed')::interval)) / 86400);
     status := CASE WHEN amount > 3 THEN 'warn' ELSE 'ok' END;
     detail := CASE WHEN amount > 3 THEN 'the partition of ' || first_day || ' is ' || amount || ' days behind: it holds an unfinished message, or somebody reads it all the time'
               ELSE 'up to date' END;
@@ -65,7 +65,8 @@ BEGIN
 
     SELECT count(*) INTO amount FROM (
         (SELECT FROM sms_outbox.ready AS r WHERE r.server < this_server LIMIT 10000)
-        UNION ALL (SELECT FROM sms_outbox.ready AS r WHERE r.server > this_server LIMIT 10000)) AS held;
+        UNION ALL (SELECT FROM sms_outbox.ready AS r WHERE r.server > this_server LIMIT 10000)
+        UNION ALL (SELECT FROM sms_outbox.scheduled AS s WHERE s.server <> this_server LIMIT 10000)) AS held;
     "check" := 'held';
     status := CASE WHEN amount > 0 THEN 'warn' ELSE 'ok' END;
     detail := CASE WHEN amount > 0 THEN CASE WHEN amount >= 10000 THEN '10000 or more' ELSE amount::text END

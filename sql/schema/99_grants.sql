@@ -13,10 +13,10 @@ BEGIN
            AND i.type IN ('schema', 'table', 'view', 'function', 'type', 'operator', 'operator class')
          ORDER BY d.classid, d.objid
     LOOP
-        -- The row type of a table is a type too, and follows its table.
+        -- The row type of a table is a type too, and follows its table; that of an array (a member from PostgreSQL 18 on) its element.
         CONTINUE WHEN member.type = 'type' AND EXISTS (
-            SELECT FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid
-             WHERE t.oid = member.objid AND c.relkind <> 'c');
+            SELECT FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid
+             WHERE t.oid = member.objid AND (c.relkind <> 'c' OR t.typcategory = 'A'));
         EXECUTE pg_catalog.format('ALTER %s %s OWNER TO sms_outbox_owner', member.type, member.identity);
         IF member.type IN ('function', 'type') THEN
             EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);

@@ -287,6 +287,11 @@ impl Cluster {
         self.folder.join("data")
     }
 
+    /// The file of its log.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
     /// All that the server has logged.
     pub fn log(&self) -> String {
         fs::read(self.log_file()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -306,10 +311,6 @@ impl Cluster {
 
     fn sockets(&self) -> String {
         self.folder.display().to_string()
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.folder.join("log")
     }
 
     fn standby_signal(&self) -> bool {
