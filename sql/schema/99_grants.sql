@@ -10,7 +10,7 @@ BEGIN
           JOIN pg_catalog.pg_extension AS x ON x.oid = d.refobjid AND x.extname = 'sms_outbox'
           CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, 0) AS i
          WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e'
-           AND i.type IN ('schema', 'table', 'view', 'function', 'type', 'operator', 'operator class')
+           AND i.type IN ('schema', 'table', 'view', 'function', 'type', 'operator', 'operator class', 'operator family')
          ORDER BY d.classid, d.objid
     LOOP
         -- The row type of a table is a type too, and follows its table; that of an array (a member from PostgreSQL 18 on) its element.

@@ -274,7 +274,9 @@ impl Cluster {
 
     /// Connection string by the server's socket: no password.
     pub fn socket_url(&self, database: &str, role: &str) -> String {
-        format!("host={} port={} dbname={database} user={role}", self.sockets(), self.port)
+        let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
+        let (host, database, role) = (quoted(&self.sockets()), quoted(database), quoted(role));
+        format!("host='{host}' port={} dbname='{database}' user='{role}'", self.port)
     }
 
     /// The password of every role that the harness makes.

@@ -340,7 +340,7 @@ async fn works_for_the_application_alone(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     assert_eq!(queue.value::<String>("SHOW shared_preload_libraries", &[]).await?, "", "works without preload");
     enqueue(&queue.connect_as("app").await?, "shop", "allowed").await?;
-    for role in ["worker", "operator", "monitor"] {
+    for role in ["worker", "monitor"] {
         let session = queue.connect_as(role).await?;
         let fault = refused(&session, "SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')").await?;
         assert_eq!(fault.code().code(), "42501", "{role}");

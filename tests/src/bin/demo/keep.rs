@@ -78,6 +78,9 @@ fn copy_files(from: &Path, to: &Path, prefix: &str) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue; // the lock of a server's socket
+        }
         if entry.file_type()?.is_file() {
             fs::copy(entry.path(), to.join(format!("{prefix}{name}")))?;
         } else if prefix.is_empty() && entry.file_type()?.is_dir() {

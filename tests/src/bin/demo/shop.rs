@@ -54,8 +54,8 @@ impl Order {
     /// The same as a person reads it.
     pub(crate) fn shown(&self, end: &str) -> String {
         let Self { number, mobile, more, .. } = self;
-        let more = if more.is_empty() { "…" } else { more };
-        format!("BEGIN; INSERT INTO orders ({number} …); sms_outbox_enqueue('{mobile}', …, {more}); {end}")
+        let comma = if more.is_empty() { "" } else { ", " };
+        format!("BEGIN; INSERT INTO orders ({number} …); sms_outbox_enqueue('{mobile}', …{comma}{more}); {end}")
     }
 
     fn committed(&self, id: &str) -> Committed {

@@ -58,7 +58,7 @@ impl<'a> Stage<'a> {
         }
         for (branch, slug, position, config) in apps(&taqnyat, &others) {
             let install = format!(
-                "SELECT sms_outbox.install_app('{branch}', '{slug}', '{slug} of {branch}', '{config}', position => {position})"
+                "SELECT sms_outbox.install_app('{branch}', '{slug}', '{slug} of {branch}', '{config}', \"position\" => {position})"
             );
             database.psql_as("operator", &install).await?;
         }

@@ -24,8 +24,8 @@ const CONFIRMED: Order = Order {
 const LONDON: Order = Order {
     number: 1002,
     branch: "london",
-    mobile: "07700 900102",
-    to: "+447700900102",
+    mobile: "07400 123456",
+    to: "+447400123456",
     text: "Order 1002 is confirmed.",
     more: "",
 };
@@ -78,8 +78,8 @@ const PREFERRED: Order = Order {
 const RESET: Order = Order {
     number: 1008,
     branch: "london",
-    mobile: "07700 900108",
-    to: "+447700900108",
+    mobile: "07400 123458",
+    to: "+447400123458",
     text: "Order 1008 is on its way.",
     more: "",
 };
