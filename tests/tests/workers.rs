@@ -4,11 +4,11 @@ mod shop;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
-use shop::{Shop, Sms};
+use shop::Shop;
 use sms_outbox_tests::process::Signal;
-use sms_outbox_tests::{Major, Worker, on_majors, patience};
+use sms_outbox_tests::{Major, on_majors};
 
 on_majors! { ends:
     a_killed_worker_leaves_only_what_was_in_flight_unclear, a_late_answer_lands_on_its_own_attempt,

@@ -69,7 +69,10 @@ async fn killed_connections_lose_nothing(major: Major) -> Result<()> {
 async fn claims_are_durable_whatever_the_role_says(major: Major) -> Result<()> {
     let mut shop = Shop::open_alone(major).await?;
     shop.shorten_leases().await?;
-    shop.database.sql("ALTER ROLE worker SET synchronous_commit = off; ALTER SYSTEM SET wal_writer_delay = '10s'; SELECT pg_reload_conf()").await?;
+    shop.database.sql("ALTER ROLE worker SET synchronous_commit = off").await?;
+    // What is not flushed by its commit stays unflushed for long.
+    shop.database.sql("ALTER SYSTEM SET wal_writer_delay = '10s'").await?;
+    shop.database.cluster().reload()?;
     under_load(&shop).await?;
     let _worker = shop.quick_worker().await?;
     shop.queue_many("shop", 300, "").await?;

@@ -77,7 +77,7 @@ fn resident(pid: u32) -> Result<u64> {
 /// The backlog lies in the database: of it a worker holds a window.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_does_not_grow_with_the_backlog() -> Result<()> {
-    let mut shop = Shop::open(Major::V18, "memory").await?;
+    let shop = Shop::open(Major::V18, "memory").await?;
     for number in 0..20 {
         let organization = format!("shop{number}");
         shop.install_for(&organization, "sandbox", shop.token("all"), "max_in_flight => 2").await?;
