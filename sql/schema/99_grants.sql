@@ -35,6 +35,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_hash(sms_outbox.message_id),
+    -- Casts from and to text call these two with the rights of the caller.
+    sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id),
     sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.status_of(sms_outbox.message_id)
    TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 

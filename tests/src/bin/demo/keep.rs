@@ -28,7 +28,7 @@ pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
         terminal.block(&format!("\n{what}"));
         terminal.block(&lines.join("\n"));
     };
-    block("connect as the shop", &[psql.clone()]);
+    block("connect as the shop", std::slice::from_ref(&psql));
     block(
         "enqueue",
         &[

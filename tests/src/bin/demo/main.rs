@@ -13,8 +13,7 @@ mod terminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use sms_outbox_tests::run;
+use anyhow::{Error, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::stage::Stage;
@@ -60,16 +59,13 @@ async fn stopped() -> Result<bool> {
 
 async fn show(terminal: &Terminal, keep: bool) -> Result<()> {
     let started = Instant::now();
-    let mut stage = Stage::build(terminal).await?;
-    let result = play(&mut stage).await;
-    if let Err(error) = result {
-        let logs = keep::save_logs();
-        bail!("{}: {error:#}\n{logs}", terminal.current_step());
-    }
+    // Logs are saved while the stage still stands: it takes them with it.
+    let failed = |error: Error| anyhow!("{}: {error:#}\n{}", terminal.current_step(), keep::save_logs());
+    let mut stage = Stage::build(terminal).await.map_err(failed)?;
+    play(&mut stage).await.map_err(failed)?;
     terminal.verdict(true, format!("All as it should be, in {:.0} s.", started.elapsed().as_secs_f64()));
     if keep {
         keep::leave_running(stage)?;
-        run::keep()?;
     }
     Ok(())
 }

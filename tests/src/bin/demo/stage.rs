@@ -76,6 +76,8 @@ impl<'a> Stage<'a> {
         let worker = Worker::options(&self.database)?
             .name(name)
             .set("SMS_OUTBOX_HTTP_TIMEOUT", HTTP_TIMEOUT)
+            // So that a killed worker's last word about itself is fresh.
+            .set("SMS_OUTBOX_HEARTBEAT_INTERVAL", "1s")
             .set("SMS_OUTBOX_CONCURRENCY", &CONCURRENCY.to_string())
             .start()
             .await?;

@@ -28,7 +28,7 @@ impl Terminal {
     pub(crate) fn new() -> Self {
         // https://no-color.org: set and not empty, whatever the value.
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colours: stdout().is_terminal() && !refused, steps: Cell::new(0), step: RefCell::default() }
+        Self { colours: stdout().is_terminal() && !refused, steps: Cell::new(0), step: RefCell::new("getting ready".to_owned()) }
     }
 
     /// A heading.
@@ -69,15 +69,15 @@ impl Terminal {
 
     /// A remark.
     pub(crate) fn note(&self, text: impl Display) {
-        for line in wrap(&text.to_string(), WIDTH - INDENT) {
-            self.put(&format!("{:INDENT$}{line}", ""));
+        for line in wrap(&text.to_string(), WIDTH) {
+            self.put(&self.paint(FAINT, &line));
         }
     }
 
     /// Text as it is, for what others laid out.
     pub(crate) fn block(&self, text: &str) {
         for line in text.trim_end().lines() {
-            self.put(line);
+            self.put(line.trim_end());
         }
     }
 
