@@ -11,6 +11,7 @@ DECLARE
     outcomes sms_outbox.outcome[];
     concluded sms_outbox.concluded[];
     late sms_outbox.outcome;
+    recorded boolean;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
     -- IS NOT TRUE: an array that is NULL would silently be padded with NULLs.
@@ -48,7 +49,9 @@ BEGIN
              WHERE NOT EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.id = o.id AND c.attempt = o.attempt)
              ORDER BY o.id, o.attempt
         LOOP
-            RETURN QUERY SELECT late.id, late.attempt, sms_outbox.conclude_late(finish.worker, late), sms_outbox.status_of(late.id);
+            recorded := sms_outbox.conclude_late(finish.worker, late);
+            -- In a statement of its own, which sees what that one did.
+            RETURN QUERY SELECT late.id, late.attempt, recorded, sms_outbox.status_of(late.id);
         END LOOP;
     END IF;
 END
