@@ -119,6 +119,10 @@ BEGIN
       WHERE c.attempt > 1 AND c.status <> 'accepted' AND c.dispatch_status <> 'sent'
         AND EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = c.id AND t.status = 'accepted');
     PERFORM sms_outbox.note_app_health(concluded);
+    -- What goes back to the queue is there for the next app at once, not at the next poll.
+    IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.dispatch_status = 'pending') THEN
+        PERFORM sms_outbox.wake();
+    END IF;
     RETURN coalesce(concluded, '{}');
 END
 $$;

@@ -37,6 +37,10 @@ BEGIN
         RETURN;
     END IF;
     concluded := sms_outbox.conclude(finish.worker, outcomes);
+    -- The next app tries at once, by whichever worker.
+    IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.dispatch_status = 'pending') THEN
+        PERFORM sms_outbox.wake();
+    END IF;
     RETURN QUERY SELECT c.id, c.attempt, true, c.dispatch_status FROM unnest(concluded) AS c;
 
     IF cardinality(concluded) < cardinality(outcomes) THEN

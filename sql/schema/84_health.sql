@@ -1,7 +1,7 @@
 -- What an operator must know at 3 a.m., each with its cure.
 
 CREATE FUNCTION sms_outbox.health_checks() RETURNS TABLE ("check" text, status text, detail text)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     this_server CONSTANT integer := sms_outbox.server_id();

@@ -13,7 +13,7 @@ BEGIN
            AND i.type IN ('schema', 'table', 'view', 'function', 'type', 'operator', 'operator class', 'operator family')
          ORDER BY d.classid, d.objid
     LOOP
-        -- The row type of a table is a type too, and follows its table; so does an array its element (a member from 18 on).
+        -- The row type of a table is a type too, and follows its table; that of an array (a member from PostgreSQL 18 on) its element.
         CONTINUE WHEN member.type = 'type' AND EXISTS (
             SELECT FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid
              WHERE t.oid = member.objid AND (c.relkind <> 'c' OR t.typcategory = 'A'));
@@ -37,6 +37,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_hash(sms_outbox.message_id),
+    -- Casts from and to text call these two with the rights of the caller.
+    sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id),
     sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.status_of(sms_outbox.message_id)
    TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 
@@ -51,7 +53,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.goodbye(text),
     sms_outbox.claim(text, sms_outbox.message_id[], bigint[]),
     sms_outbox.leases(text),
-    sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[])
+    sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]),
+    sms_outbox.setting(text)
    TO sms_outbox_worker;
 
 -- Operators.

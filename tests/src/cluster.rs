@@ -274,7 +274,9 @@ impl Cluster {
 
     /// Connection string by the server's socket: no password.
     pub fn socket_url(&self, database: &str, role: &str) -> String {
-        format!("host={} port={} dbname={database} user={role}", self.sockets(), self.port)
+        let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
+        let (host, database, role) = (quoted(&self.sockets()), quoted(database), quoted(role));
+        format!("host='{host}' port={} dbname='{database}' user='{role}'", self.port)
     }
 
     /// The password of every role that the harness makes.
@@ -285,6 +287,11 @@ impl Cluster {
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// The file of its log.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("log")
     }
 
     /// All that the server has logged.
@@ -306,10 +313,6 @@ impl Cluster {
 
     fn sockets(&self) -> String {
         self.folder.display().to_string()
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.folder.join("log")
     }
 
     fn standby_signal(&self) -> bool {

@@ -169,10 +169,15 @@ impl Database {
                 text.push_str(&format!("{view}: {row}\n"));
             }
         }
-        for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            text.push_str(&format!("-- {}\n{}\n", log.display(), tail(log)));
+        for log in self.logs() {
+            text.push_str(&format!("-- {}\n{}\n", log.display(), tail(&log)));
         }
         text + &self.cluster.log_tail()
+    }
+
+    /// The logs of the workers that run, or ran, on it.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Adds a log to the evidence.

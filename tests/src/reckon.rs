@@ -71,7 +71,7 @@ impl fmt::Display for Balance {
 impl Journals {
     /// Reads the database's and the provider's, beside what the application committed.
     pub async fn read(committed: Vec<Committed>, database: &Database, sandboxes: &[&Sandbox]) -> Result<Self> {
-        let query = "SELECT o.id, o.dispatch_status::text, o.mobile, o.message,
+        let query = "SELECT o.id::text, o.dispatch_status::text, o.mobile, o.message,
                 (SELECT count(*) FROM sms_outbox.attempts AS a WHERE a.id = o.id AND a.status = 'accepted')
             FROM sms_outbox.outbox AS o";
         let mut standings = BTreeMap::new();

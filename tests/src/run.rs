@@ -74,7 +74,7 @@ pub(crate) fn ended(pid: u32) {
 }
 
 /// The folder of this test process.
-pub(crate) fn folder() -> Result<&'static Path> {
+pub fn folder() -> Result<&'static Path> {
     Ok(&run()?.folder)
 }
 

@@ -17,7 +17,7 @@ pub struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// Its name in leases, attempts and `worker_stats`.
+    /// Its name. In leases, attempts and `worker_stats` a slash and a mark of the process follow it.
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
@@ -34,7 +34,7 @@ impl Options<'_> {
         let database = self.database;
         let mut worker = self.spawn()?;
         let alive = format!(
-            "SELECT EXISTS (SELECT FROM sms_outbox.worker_stats WHERE name = '{}')",
+            "SELECT EXISTS (SELECT FROM sms_outbox.worker_stats WHERE split_part(name, '/', 1) = '{}')",
             worker.name.replace('\'', "''")
         );
         let asked = async || {
@@ -75,7 +75,7 @@ impl Worker {
         Ok(Options { database, name: format!("worker-{}", run::number()?), command })
     }
 
-    /// Its name in leases, attempts and `worker_stats`.
+    /// Its name. In leases, attempts and `worker_stats` a slash and a mark of the process follow it.
     pub fn name(&self) -> &str {
         &self.name
     }

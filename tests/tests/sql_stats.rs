@@ -81,7 +81,11 @@ async fn shows_breaker_and_throttle(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     let app = async |columns: &str| queue.rows(&format!("SELECT {columns} FROM sms_outbox.app_stats")).await;
     for n in 0..5 {
-        assert_eq!(app("breaker, blocked_by").await?, [json!({ "breaker": "closed", "blocked_by": null })], "after {n} failures");
+        assert_eq!(
+            app("breaker, blocked_by").await?,
+            [json!({ "breaker": "closed", "blocked_by": null })],
+            "after {n} failures"
+        );
         queue.ended(&format!("fails {n}"), "unclear").await?;
     }
     assert_eq!(
@@ -89,14 +93,19 @@ async fn shows_breaker_and_throttle(major: Major) -> Result<()> {
         [json!({ "breaker": "open", "blocked_by": "breaker_open", "last_error_code": "test", "unclear": 5 })]
     );
     let (first, second) = (queue.enqueue("first").await?, queue.enqueue("second").await?);
-    let result = async |id: &str| -> Result<String> { Ok(claim(queue.admin(), "w", &[id], queue.app()).await?.remove(0).result) };
+    let result = async |id: &str| -> Result<String> {
+        Ok(claim(queue.admin(), "w", &[id], queue.app()).await?.remove(0).result)
+    };
     assert_eq!(result(&first).await?, "app_unavailable");
     queue.sql("UPDATE sms_outbox.app_health SET blocked_until = clock_timestamp()").await?;
     assert_eq!(app("breaker").await?, [json!({ "breaker": "half_open" })]);
     assert_eq!(result(&first).await?, "leased", "one probe");
     assert_eq!(result(&second).await?, "app_unavailable", "and no other meanwhile");
     finish(queue.admin(), "w", &first, 1, "accepted").await?;
-    assert_eq!(app("breaker, blocked_by, sent").await?, [json!({ "breaker": "closed", "blocked_by": null, "sent": 1 })]);
+    assert_eq!(
+        app("breaker, blocked_by, sent").await?,
+        [json!({ "breaker": "closed", "blocked_by": null, "sent": 1 })]
+    );
     queue.attempt(&second, "throttled").await?;
     assert_eq!(app("breaker, blocked_by").await?, [json!({ "breaker": "closed", "blocked_by": "throttled" })]);
     queue.sql("UPDATE sms_outbox.app_health SET blocked_until = clock_timestamp()").await?;
@@ -104,7 +113,11 @@ async fn shows_breaker_and_throttle(major: Major) -> Result<()> {
     assert_eq!(app("breaker, blocked_by").await?, [json!({ "breaker": "open", "blocked_by": "account_refused" })]);
     assert_eq!(queue.field(&second, "attempt_count").await?.as_deref(), Some("0"), "neither was counted");
     queue.sql(&format!("SELECT sms_outbox.update_app({}, config => '{{\"token\": \"new\"}}')", queue.app())).await?;
-    assert_eq!(app("breaker, blocked_by").await?, [json!({ "breaker": "closed", "blocked_by": null })], "new credentials, new try");
+    assert_eq!(
+        app("breaker, blocked_by").await?,
+        [json!({ "breaker": "closed", "blocked_by": null })],
+        "new credentials, new try"
+    );
     assert!(app("p50_ms").await?[0]["p50_ms"].as_f64().context("a latency")? >= 1.0);
     Ok(())
 }
@@ -118,9 +131,15 @@ async fn says_why_each_message_waits(major: Major) -> Result<()> {
         ("SELECT sms_outbox.pause_app({app})", "app_paused"),
         ("SELECT sms_outbox.pause_organization('shop')", "organization_paused"),
         ("SELECT sms_outbox.resume_organization('shop'); SELECT sms_outbox.resume_app({app})", "worker"),
-        ("INSERT INTO sms_outbox.app_health (app_id, blocked_until, blocked_reason) VALUES ({app}, now() + interval '1 h', 'failing')", "breaker_open"),
+        (
+            "INSERT INTO sms_outbox.app_health (app_id, blocked_until, blocked_reason) VALUES ({app}, now() + interval '1 h', 'failing')",
+            "breaker_open",
+        ),
         ("UPDATE sms_outbox.app_health SET blocked_until = now()", "worker"),
-        ("UPDATE sms_outbox.app_health SET blocked_until = now() + interval '1 h', blocked_reason = 'throttled'", "throttled"),
+        (
+            "UPDATE sms_outbox.app_health SET blocked_until = now() + interval '1 h', blocked_reason = 'throttled'",
+            "throttled",
+        ),
         ("UPDATE sms_outbox.app_health SET blocked_reason = 'account'", "account_refused"),
         ("UPDATE sms_outbox.ready SET server = server + 1", "release_held"),
         ("SELECT sms_outbox.release_held(); SELECT sms_outbox.uninstall_app({app})", "no_app"),
@@ -138,7 +157,10 @@ async fn says_why_each_message_waits(major: Major) -> Result<()> {
     claim(queue.admin(), "w", &[&failing], again).await?;
     finish(queue.admin(), "w", &failing, 1, "not_sent").await?;
     let waiting = queue.rows("SELECT waits_for, messages FROM sms_outbox.waiting ORDER BY 1").await?;
-    assert_eq!(waiting, [json!({ "waits_for": "backoff", "messages": 1 }), json!({ "waits_for": "datetime", "messages": 1 })]);
+    assert_eq!(
+        waiting,
+        [json!({ "waits_for": "backoff", "messages": 1 }), json!({ "waits_for": "datetime", "messages": 1 })]
+    );
     Ok(())
 }
 
@@ -146,34 +168,78 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     queue.sql("SELECT sms_outbox.heartbeat('w', '1', 'h', 0, 0, 0, 0)").await?;
     let check = async |name: &str| -> Result<String> {
-        queue.value(&format!("SELECT status || ': ' || detail FROM sms_outbox.health WHERE \"check\" = '{name}'"), &[]).await
+        queue
+            .value(&format!("SELECT status || ': ' || detail FROM sms_outbox.health WHERE \"check\" = '{name}'"), &[])
+            .await
     };
     let names = queue.rows("SELECT \"check\" FROM sms_outbox.health").await?;
-    let expected = ["worker_alive", "old_pending", "stuck_sending", "background_worker", "partitions_ahead", "retention", "held", "apps", "horizon"];
+    let expected = [
+        "worker_alive",
+        "old_pending",
+        "stuck_sending",
+        "background_worker",
+        "partitions_ahead",
+        "retention",
+        "held",
+        "apps",
+        "horizon",
+    ];
     assert_eq!(names, expected.map(|name| json!({ "check": name })));
     // Each: what is fine, what breaks it, what is said then.
     let old = "INSERT INTO sms_outbox.ready (id, since, server, priority, organization_id)
                VALUES ('r00000000000000000000000000', now() - interval '{age}', sms_outbox.server_id(), 1, 'shop')";
     for (name, fine, breakage, broken) in [
-        ("worker_alive", "ok: 1 alive", "UPDATE sms_outbox.worker SET heartbeat_at = now() - interval '21 s'", "warn: no worker has reported in the last 20 s; start one"),
-        ("old_pending", "ok: nothing waits", &old.replace("{age}", "6 min"), "warn: the oldest due message waits for 00:06:0"),
-        ("worker_alive", "critical: no worker", "SELECT", "critical: no worker has reported in the last 20 s; start one"),
-        ("old_pending", "warn: ", "UPDATE sms_outbox.ready SET since = now() - interval '2 h'", "critical: the oldest due message waits for 02:00:0"),
         (
-            "stuck_sending", "ok: none",
+            "worker_alive",
+            "ok: 1 alive",
+            "UPDATE sms_outbox.worker SET heartbeat_at = now() - interval '21 s'",
+            "warn: no worker has reported in the last 20 s; start one",
+        ),
+        (
+            "old_pending",
+            "ok: nothing waits",
+            &old.replace("{age}", "6 min"),
+            "warn: the oldest due message waits for 00:06:0",
+        ),
+        (
+            "worker_alive",
+            "critical: no worker",
+            "SELECT",
+            "critical: no worker has reported in the last 20 s; start one",
+        ),
+        (
+            "old_pending",
+            "warn: ",
+            "UPDATE sms_outbox.ready SET since = now() - interval '2 h'",
+            "critical: the oldest due message waits for 02:00:0",
+        ),
+        (
+            "stuck_sending",
+            "ok: none",
             "INSERT INTO sms_outbox.lease SELECT id, 1, now(), now() - interval '31 s', since, NULL, server, 1, 1, 0, 'shop', 'w' FROM sms_outbox.ready",
             "critical: 1 leases are over for more than 30 s; maintenance does not run",
         ),
-        ("held", "ok: none", "UPDATE sms_outbox.ready SET server = server + 1", "warn: 1 messages were queued by another server"),
         (
-            "apps", "ok: no breaker is open",
+            "held",
+            "ok: none",
+            "UPDATE sms_outbox.ready SET server = server + 1",
+            "warn: 1 messages were queued by another server",
+        ),
+        (
+            "apps",
+            "ok: no breaker is open",
             "INSERT INTO sms_outbox.app_health (app_id, blocked_until, blocked_reason) SELECT app_id, now() + interval '1 h', 'account' FROM sms_outbox.apps_installed",
             "warn: apps with an open breaker: ",
         ),
         ("partitions_ahead", "ok: made up to ", "{drop 2}", "warn: made up to "),
         ("partitions_ahead", "warn: ", "{drop 0}", "critical: made up to "),
         ("retention", "ok: up to date", "{make 40}", "warn: the partition of "),
-        ("background_worker", "warn: sms_outbox is not in shared_preload_libraries: no wake-ups on commit", "SELECT", "warn: "),
+        (
+            "background_worker",
+            "warn: sms_outbox is not in shared_preload_libraries: no wake-ups on commit",
+            "SELECT",
+            "warn: ",
+        ),
     ] {
         let before = check(name).await?;
         assert!(before.starts_with(fine), "{name}: {before}");
@@ -184,7 +250,8 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
     let retention = check("retention").await?;
     queue.sql(&format!("ALTER DATABASE \"{}\" SET sms_outbox.retention_sent = '1000h'", queue.name())).await?;
     let fresh = queue.connect().await?;
-    let longer: String = fresh.query_one("SELECT status FROM sms_outbox.health WHERE \"check\" = 'retention'", &[]).await?.try_get(0)?;
+    let longer: String =
+        fresh.query_one("SELECT status FROM sms_outbox.health WHERE \"check\" = 'retention'", &[]).await?.try_get(0)?;
     assert_eq!(longer, "ok", "hours count as well as days; before: {retention}");
 
     assert_eq!(check("horizon").await?, "ok: no long transaction");
@@ -197,7 +264,8 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
 
 /// `{drop n}`: partitions beyond today + n go; `{make n}`: one of n days ago comes.
 fn breakage_of(breakage: &str) -> String {
-    let Some((verb, days)) = breakage.strip_prefix('{').and_then(|rest| rest.trim_end_matches('}').split_once(' ')) else {
+    let Some((verb, days)) = breakage.strip_prefix('{').and_then(|rest| rest.trim_end_matches('}').split_once(' '))
+    else {
         return breakage.to_owned();
     };
     if verb == "drop" {

@@ -22,6 +22,9 @@ use crate::message::AttemptStatus;
 /// Longest answer that is read. Real ones have a few hundred bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
+/// What [`within`] always waits for.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
+
 /// Longest wait that is believed.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -73,28 +76,39 @@ impl Client {
         write_before: Instant,
         answer_before: Instant,
     ) -> Result<Response, Verdict> {
-        let now = Instant::now();
-        if now >= write_before {
+        if Instant::now() >= write_before {
             return Err(too_late());
         }
         let gate = Arc::new(Gate { write_before, state: AtomicU8::new(Gate::SHUT) });
-        let mut builder = self
-            .inner
-            .request(request.method, request.url)
-            .headers(request.headers)
-            .timeout(answer_before.saturating_duration_since(now));
+        let mut builder = self.inner.request(request.method, request.url).headers(request.headers);
         let has_body = !request.body.is_empty();
         if has_body {
             builder =
                 builder.body(reqwest::Body::wrap(GatedBody { gate: gate.clone(), bytes: Some(request.body.into()) }));
         }
-        let answer = match builder.send().await {
-            Ok(answer) => answer,
-            Err(error) => return Err(transport_end(&error, has_body.then_some(&*gate))),
+        let gate = has_body.then_some(&*gate);
+        let answer = match within(answer_before, builder.send()).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => return Err(transport_end(&error, gate)),
+            None => return Err(no_answer(gate)),
         };
         let status = answer.status().as_u16();
         let retry_after = retry_after(answer.headers());
-        Ok(Response { status, retry_after, body: read(answer).await })
+        Ok(Response { status, retry_after, body: within(answer_before, read(answer)).await.flatten() })
+    }
+}
+
+/// Waits until `before`, and always for a last moment: a process that was stopped finds the time over and the answer
+/// in its socket. (The client's own time-out would rather forget that answer, and a message that was sent end unclear.)
+async fn within<T>(before: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let over = async {
+        tokio::time::sleep_until((before - LAST_MOMENT).into()).await;
+        tokio::time::sleep(LAST_MOMENT).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = over => None,
     }
 }
 
@@ -122,6 +136,14 @@ impl Gate {
     const SHUT: u8 = 0;
     const PASSED: u8 = 1;
     const TOO_LATE: u8 = 2;
+    const GIVEN_UP: u8 = 3;
+
+    /// Moves on from shut, once; returns what it was.
+    fn leave_shut(&self, next: u8) -> u8 {
+        match self.state.compare_exchange(Self::SHUT, next, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(was) | Err(was) => was,
+        }
+    }
 }
 
 struct GatedBody {
@@ -139,10 +161,11 @@ impl HttpBody for GatedBody {
         };
         if Instant::now() >= self.gate.write_before {
             self.gate.state.store(Gate::TOO_LATE, Ordering::Release);
-            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
-        self.gate.state.store(Gate::PASSED, Ordering::Release);
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
+        match self.gate.leave_shut(Gate::PASSED) {
+            Gate::SHUT => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            _ => Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into()))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -154,11 +177,24 @@ impl HttpBody for GatedBody {
     }
 }
 
+const TIMEOUT: (&str, &str) = ("timeout", "The provider did not answer in time, so the message may have been sent.");
+const CONNECT_TIMEOUT: (&str, &str) =
+    ("connect_timeout", "No connection to the provider came about in time, so nothing was sent.");
+
 fn too_late() -> Verdict {
     Verdict::ended(AttemptStatus::NotSent, "lease_short", "Too little time of the lease was left, so nothing was sent.")
 }
 
-/// What an end without an answer means. Without a body there is no gate, and only a failed connection is surely unsent.
+/// What it means that the time is over. From now on the gate lets nothing pass that had not passed.
+fn no_answer(gate: Option<&Gate>) -> Verdict {
+    match gate.map(|gate| gate.leave_shut(Gate::GIVEN_UP)) {
+        Some(Gate::SHUT) => Verdict::ended(AttemptStatus::NotSent, CONNECT_TIMEOUT.0, CONNECT_TIMEOUT.1),
+        Some(Gate::TOO_LATE) => too_late(),
+        _ => Verdict::ended(AttemptStatus::Unclear, TIMEOUT.0, TIMEOUT.1),
+    }
+}
+
+/// What a broken end without an answer means. Without a body there is no gate, and only a failed connection is surely unsent.
 fn transport_end(error: &reqwest::Error, gate: Option<&Gate>) -> Verdict {
     let written = match gate.map(|gate| gate.state.load(Ordering::Acquire)) {
         Some(Gate::TOO_LATE) => return too_late(),
@@ -170,7 +206,7 @@ fn transport_end(error: &reqwest::Error, gate: Option<&Gate>) -> Verdict {
         return Verdict::ended(AttemptStatus::NotSent, code, message);
     }
     let (code, message) = if error.is_timeout() {
-        ("timeout", "The provider did not answer in time, so the message may have been sent.")
+        TIMEOUT
     } else {
         ("connection_lost", "The connection broke after the request began, so the message may have been sent.")
     };
@@ -193,7 +229,7 @@ fn unsent_cause(error: &reqwest::Error) -> (&'static str, &'static str) {
     } else if causes().any(|cause| cause.downcast_ref().is_some_and(refused)) {
         ("connection_refused", "The provider refused the connection, so nothing was sent.")
     } else if error.is_timeout() {
-        ("connect_timeout", "No connection to the provider came about in time, so nothing was sent.")
+        CONNECT_TIMEOUT
     } else if causes().any(|cause| cause.to_string().starts_with("dns error")) {
         ("dns", "The provider's host name could not be resolved, so nothing was sent.")
     } else {

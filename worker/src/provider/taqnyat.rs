@@ -49,10 +49,6 @@ impl Provider for Taqnyat {
         FIELDS
     }
 
-    fn own_address(&self) -> Option<&'static str> {
-        Some(OWN_ADDRESS)
-    }
-
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
         let url = address::endpoint(config.base_url.as_deref(), OWN_ADDRESS, config.allow_http, "/v1/messages")?;

@@ -122,10 +122,6 @@ impl Provider for Twilio {
         FIELDS
     }
 
-    fn own_address(&self) -> Option<&'static str> {
-        Some(OWN_ADDRESS)
-    }
-
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
         sid_of("account_sid", "AC", &config.account_sid)?;

@@ -1,0 +1,86 @@
+//! The database goes away under load: the workers come back by themselves, and the journals agree.
+
+mod shop;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use shop::Shop;
+use sms_outbox_tests::{Major, Stop, on_majors};
+
+on_majors! { ends: an_immediate_restart_loses_nothing, killed_connections_lose_nothing, claims_are_durable_whatever_the_role_says }
+
+async fn under_load(shop: &Shop) -> Result<()> {
+    shop.install_account("north", "max_in_flight => 50").await?;
+    shop.rule(json!({"behaviour": "delay", "delay_ms": 100})).await
+}
+
+async fn an_immediate_restart_loses_nothing(major: Major) -> Result<()> {
+    let mut shop = Shop::open_alone(major).await?;
+    shop.shorten_leases().await?;
+    under_load(&shop).await?;
+    let mut workers = vec![shop.quick_worker().await?, shop.quick_worker().await?];
+    for round in 1..=3 {
+        shop.queue_many("shop", 400, "").await?;
+        shop.database
+            .wait_until("half are sent", &format!("SELECT count(*) > {} FROM sms_outbox.attempt", round * 400 - 200))
+            .await?;
+        shop.database.cluster().restart(Stop::Immediate).await?;
+        shop.database.reconnect().await?;
+    }
+    shop.wait_until_settled().await?;
+    for worker in &mut workers {
+        let status = worker.drain().await?;
+        ensure!(status.success(), "{status}: {}", worker.log());
+    }
+    // Without fsync the server's files survive the death of its processes all the same. Nothing was unclear:
+    // outcomes were held until the database was back, and claims whose answers were lost were given back.
+    let balance = shop.reckon().await?;
+    ensure!(balance.by_status == [("sent".to_owned(), 1200)].into(), "{balance}");
+    ensure!(balance.accepted == 1200, "{balance}");
+    Ok(())
+}
+
+async fn killed_connections_lose_nothing(major: Major) -> Result<()> {
+    let mut shop = Shop::open(major, "connections").await?;
+    under_load(&shop).await?;
+    let mut workers = vec![shop.worker()?.start().await?, shop.worker()?.start().await?];
+    shop.queue_many("shop", 1500, "").await?;
+    let until = Instant::now() + Duration::from_secs(3);
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE usename = 'worker' AND datname = current_database()";
+    while Instant::now() < until {
+        shop.database.sql(kill).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    shop.wait_until_settled().await?;
+    for worker in &mut workers {
+        let status = worker.drain().await?;
+        ensure!(status.success(), "{status}: {}", worker.log());
+    }
+    shop.expect_a_request_for_each_attempt().await?;
+    let balance = shop.close().await?;
+    ensure!(balance.by_status == [("sent".to_owned(), 1500)].into(), "{balance}");
+    ensure!(balance.accepted == 1500, "{balance}");
+    Ok(())
+}
+
+async fn claims_are_durable_whatever_the_role_says(major: Major) -> Result<()> {
+    let mut shop = Shop::open_alone(major).await?;
+    shop.shorten_leases().await?;
+    shop.database.sql("ALTER ROLE worker SET synchronous_commit = off").await?;
+    // What is not flushed by its commit stays unflushed for long.
+    shop.database.sql("ALTER SYSTEM SET wal_writer_delay = '10s'").await?;
+    shop.database.cluster().reload()?;
+    under_load(&shop).await?;
+    let _worker = shop.quick_worker().await?;
+    shop.queue_many("shop", 300, "").await?;
+    shop.database.wait_until("some are sent", "SELECT count(*) > 150 FROM sms_outbox.attempt").await?;
+    shop.database.cluster().restart(Stop::Immediate).await?;
+    shop.database.reconnect().await?;
+    shop.wait_until_settled().await?;
+    let balance = shop.reckon().await?;
+    ensure!(balance.by_status == [("sent".to_owned(), 300)].into() && balance.accepted == 300, "{balance}");
+    Ok(())
+}
