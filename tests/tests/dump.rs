@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
-use sms_outbox_tests::database::connect;
 use sms_outbox_tests::process::{output, output_of_input};
 use sms_outbox_tests::queue::{claim, enqueue, finish, refused};
 use sms_outbox_tests::{Cluster, Database, Major, Queue, on_majors};
@@ -17,8 +16,18 @@ on_majors! { ends:
 
 /// The tables whose rows a dump must carry.
 const TABLES: [&str; 12] = [
-    "message", "attempt", "idempotency", "ready", "scheduled", "lease", "ended", "tally", "app_tally", "organization",
-    "organization_app", "app_health",
+    "message",
+    "attempt",
+    "idempotency",
+    "ready",
+    "scheduled",
+    "lease",
+    "ended",
+    "tally",
+    "app_tally",
+    "organization",
+    "organization_app",
+    "app_health",
 ];
 
 const LOOK: &str = "SELECT coalesce(array_agg(l.id::text) FILTER (WHERE l.id IS NOT NULL), '{}') FROM sms_outbox.look(
@@ -50,7 +59,9 @@ async fn in_every_state(major: Major) -> Result<Queue> {
     let expired = queue.enqueue("expired").await?;
     queue.sql(&format!("UPDATE sms_outbox.ready SET valid_until = now() WHERE id = '{expired}'")).await?;
     queue.maintain().await?;
-    for (table, least) in [("ready", 3), ("scheduled", 2), ("lease", 1), ("ended", 5), ("attempt", 6), ("idempotency", 1)] {
+    for (table, least) in
+        [("ready", 3), ("scheduled", 2), ("lease", 1), ("ended", 5), ("attempt", 6), ("idempotency", 1)]
+    {
         assert!(queue.count(&format!("sms_outbox.{table}")).await? >= least, "{table}");
     }
     Ok(queue)
@@ -59,7 +70,8 @@ async fn in_every_state(major: Major) -> Result<Queue> {
 async fn rows(database: &Database) -> Result<Vec<(&'static str, Vec<String>)>> {
     let mut all = Vec::new();
     for table in TABLES {
-        let rows = database.admin().query(&format!("SELECT t::text FROM sms_outbox.{table} AS t ORDER BY 1"), &[]).await?;
+        let rows =
+            database.admin().query(&format!("SELECT t::text FROM sms_outbox.{table} AS t ORDER BY 1"), &[]).await?;
         all.push((table, rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?));
     }
     Ok(all)
@@ -67,11 +79,9 @@ async fn rows(database: &Database) -> Result<Vec<(&'static str, Vec<String>)>> {
 
 /// A fresh server, with an empty database of this name.
 async fn elsewhere(major: Major, name: &str) -> Result<(Arc<Cluster>, Database)> {
-    let cluster = Cluster::options(major).without_preload().start().await?;
-    // The clusters of these tests are copies of one, of the same system identifier: here its databases tell servers apart.
-    let maintenance = connect(&cluster.socket_url("postgres", "postgres")).await?;
-    maintenance.batch_execute(&format!("CREATE DATABASE {name} OID = 1000000")).await?;
-    Ok((Arc::clone(&cluster), Database::open(&cluster, name).await?))
+    let cluster = Cluster::options(major).without_preload().other_system().start().await?;
+    let database = Database::create_empty(&cluster, name).await?;
+    Ok((cluster, database))
 }
 
 async fn comes_back_from_a_plain_dump(major: Major) -> Result<()> {
@@ -79,7 +89,8 @@ async fn comes_back_from_a_plain_dump(major: Major) -> Result<()> {
     let dump = queue.dump(&[]).await?;
     let (cluster, copy) = elsewhere(major, "copy").await?;
     let mut psql = cluster.tool("psql")?;
-    psql.args(["-Xq", "--single-transaction", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", "-", "-d"]).arg(cluster.socket_url("copy", "postgres"));
+    psql.args(["-Xq", "--single-transaction", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f", "-", "-d"])
+        .arg(cluster.socket_url("copy", "postgres"));
     output_of_input(psql, &dump).await?;
     assert_eq!(rows(&copy).await?, rows(&queue).await?);
     goes_on(&queue, copy).await
@@ -108,7 +119,10 @@ async fn dump_file(cluster: &Arc<Cluster>, database: &str) -> Result<PathBuf> {
 
 async fn restore(cluster: &Arc<Cluster>, database: &str, file: &PathBuf) -> Result<()> {
     let mut restore = cluster.tool("pg_restore")?;
-    restore.args(["--single-transaction", "--exit-on-error", "-d"]).arg(cluster.socket_url(database, "postgres")).arg(file);
+    restore
+        .args(["--single-transaction", "--exit-on-error", "-d"])
+        .arg(cluster.socket_url(database, "postgres"))
+        .arg(file);
     output(restore).await.map(drop)
 }
 
@@ -119,7 +133,9 @@ async fn goes_on(original: &Queue, copy: Database) -> Result<()> {
     let held: i64 = copy.value("SELECT held FROM sms_outbox.queue_stats", &[]).await?;
     let waiting = original.count("sms_outbox.ready").await? + original.count("sms_outbox.scheduled").await?;
     assert_eq!(held, waiting);
-    assert!(copy.value::<String>("SELECT status FROM sms_outbox.health WHERE \"check\" = 'held'", &[]).await? == "warn");
+    assert!(
+        copy.value::<String>("SELECT status FROM sms_outbox.health WHERE \"check\" = 'held'", &[]).await? == "warn"
+    );
     let new = enqueue(copy.admin(), "shop", "queued on the copy").await?;
     assert_eq!(copy.value::<Vec<String>>(LOOK, &[]).await?, [new], "but what is queued here");
 
@@ -132,9 +148,13 @@ async fn goes_on(original: &Queue, copy: Database) -> Result<()> {
     for claimed in claim(copy.admin(), "w", &wanted, app).await? {
         assert_eq!(claimed.result, "leased", "{claimed:?}");
         let attempt = claimed.attempt.context("its number")?;
-        assert_eq!(finish(copy.admin(), "w", &claimed.id, attempt, "accepted").await?.dispatch_status.as_deref(), Some("sent"));
+        assert_eq!(
+            finish(copy.admin(), "w", &claimed.id, attempt, "accepted").await?.dispatch_status.as_deref(),
+            Some("sent")
+        );
     }
-    let second: i64 = copy.value("SELECT sms_outbox.install_app('shop', 'sandbox', 'second', '{\"token\": \"t\"}')", &[]).await?;
+    let second: i64 =
+        copy.value("SELECT sms_outbox.install_app('shop', 'sandbox', 'second', '{\"token\": \"t\"}')", &[]).await?;
     assert!(second > app + 1, "ids of apps go on where they were");
     copy.sql("UPDATE sms_outbox.maintenance SET ran_at = '-infinity'; SELECT sms_outbox.run_maintenance()").await?;
     let misplaced = copy.rows("SELECT * FROM sms_outbox.misplaced").await?;
@@ -151,7 +171,11 @@ async fn goes_without_cascade(major: Major) -> Result<()> {
     assert_eq!(queue.value::<i64>(left, &[]).await?, 0, "the days made at run time go too");
     let fault = refused(&session, "SELECT sms_outbox_enqueue('0501234567', 'x')").await?;
     assert_eq!(fault.code().code(), "42883");
-    assert!(fault.message().starts_with("function sms_outbox_enqueue(unknown, unknown) does not exist"), "{}", fault.message());
+    assert!(
+        fault.message().starts_with("function sms_outbox_enqueue(unknown, unknown) does not exist"),
+        "{}",
+        fault.message()
+    );
 
     queue.sql("CREATE EXTENSION sms_outbox").await?;
     queue.install("shop", "anew").await?;
@@ -187,8 +211,16 @@ async fn lives_in_another_schema(major: Major) -> Result<()> {
         )
         .await?;
     let queue = Queue::on(database).await?;
-    assert_eq!(refused(queue.admin(), "SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')").await?.code().code(), "42883");
-    let id: String = queue.value("SELECT id FROM \"Tools & co\".sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')", &[]).await?;
+    assert_eq!(
+        refused(queue.admin(), "SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')")
+            .await?
+            .code()
+            .code(),
+        "42883"
+    );
+    let id: String = queue
+        .value("SELECT id FROM \"Tools & co\".sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')", &[])
+        .await?;
     queue.maintain_all().await?;
     assert_eq!(queue.attempt(&id, "accepted").await?, "sent");
     assert_eq!(refused(queue.admin(), "ALTER EXTENSION sms_outbox SET SCHEMA public").await?.code().code(), "0A000");

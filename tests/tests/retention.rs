@@ -66,7 +66,8 @@ async fn drops_a_day_when_all_is_over(major: Major) -> Result<()> {
     queue.maintain_all().await?;
     assert_eq!(queue.count("sms_outbox.partitions()").await?, 8, "made again by maintenance");
 
-    let with_key = "SELECT id FROM sms_outbox_enqueue('0501234567', 'keyed', idempotency_key => 'k', organization_id => 'shop')";
+    let with_key =
+        "SELECT id FROM sms_outbox_enqueue('0501234567', 'keyed', idempotency_key => 'k', organization_id => 'shop')";
     let keyed: String = queue.value(with_key, &[]).await?;
     queue.attempt(&keyed, "accepted").await?;
     queue.ended("sent", "accepted").await?;
@@ -100,7 +101,9 @@ async fn keeps_a_day_for_an_unfinished_message(major: Major) -> Result<()> {
     assert_eq!(kept(&queue).await?, ["later", "leased", "waiting"], "what is over goes, what is not stays");
     assert_eq!(old_days(&queue).await?, 1, "and its day with it");
     queue.sql("UPDATE sms_outbox.ready SET since = now() - interval '1 minute'").await?;
-    let id = async |text: &str| queue.value::<String>(&format!("SELECT id::text FROM sms_outbox.outbox WHERE message = '{text}'"), &[]).await;
+    let id = async |text: &str| {
+        queue.value::<String>(&format!("SELECT id::text FROM sms_outbox.outbox WHERE message = '{text}'"), &[]).await
+    };
     assert_ne!(id("waiting").await?, waiting);
     queue.attempt(&id("waiting").await?, "accepted").await?;
     finish(queue.admin(), "w", &id("leased").await?, 1, "accepted").await?;
@@ -117,7 +120,12 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
     let queue = Queue::new(major).await?;
     queue.ended("old", "accepted").await?;
     age(&queue, 40).await?;
-    let partition: String = queue.value("SELECT min(message::text) FROM sms_outbox.partitions() WHERE day < (now() AT TIME ZONE 'UTC')::date - 39", &[]).await?;
+    let partition: String = queue
+        .value(
+            "SELECT min(message::text) FROM sms_outbox.partitions() WHERE day < (now() AT TIME ZONE 'UTC')::date - 39",
+            &[],
+        )
+        .await?;
     let session = queue.connect_as("app").await?;
     // Who waits for a lock for so long waits behind a DROP.
     session.batch_execute("SET lock_timeout = '250ms'").await?;
@@ -126,7 +134,8 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
         ("a reader of the day", format!("BEGIN; SELECT count(*) FROM {partition}"), "COMMIT".to_owned()),
         (
             "an open enqueue of today",
-            "BEGIN; SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop'); SELECT pg_sleep(0.1)".to_owned(),
+            "BEGIN; SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop'); SELECT pg_sleep(0.1)"
+                .to_owned(),
             "ROLLBACK".to_owned(),
         ),
         (
@@ -141,12 +150,20 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
             let (maintained, enqueued) = tokio::join!(queue.maintain_all(), enqueue(&session, "shop", "meanwhile"));
             maintained?;
             enqueued?;
-            assert_eq!(queue.count(&format!("(SELECT to_regclass('{partition}')) AS t (leaf) WHERE leaf IS NOT NULL")).await?, 1, "{who}");
+            assert_eq!(
+                queue.count(&format!("(SELECT to_regclass('{partition}')) AS t (leaf) WHERE leaf IS NOT NULL")).await?,
+                1,
+                "{who}"
+            );
         }
         holder.batch_execute(&end).await?;
     }
     queue.maintain_all().await?;
-    assert_eq!(queue.count(&format!("(SELECT to_regclass('{partition}')) AS t (leaf) WHERE leaf IS NOT NULL")).await?, 0, "in the end it goes");
+    assert_eq!(
+        queue.count(&format!("(SELECT to_regclass('{partition}')) AS t (leaf) WHERE leaf IS NOT NULL")).await?,
+        0,
+        "in the end it goes"
+    );
     assert_eq!(old_days(&queue).await?, 0);
     Ok(())
 }
@@ -154,7 +171,9 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
 async fn keeps_the_ends_apart(major: Major) -> Result<()> {
     for (sent, failed, first_to_go, stays) in [("10d", "60d", "sent", "failed"), ("60d", "10d", "failed", "sent")] {
         let queue = Queue::new(major).await?;
-        queue.sql(&format!("SET sms_outbox.retention_sent = '{sent}'; SET sms_outbox.retention_failed = '{failed}'")).await?;
+        queue
+            .sql(&format!("SET sms_outbox.retention_sent = '{sent}'; SET sms_outbox.retention_failed = '{failed}'"))
+            .await?;
         for n in 0..3 {
             queue.ended(&format!("sent {n}"), "accepted").await?;
             queue.ended(&format!("failed {n}"), "refused_recipient").await?;
@@ -162,11 +181,17 @@ async fn keeps_the_ends_apart(major: Major) -> Result<()> {
         age(&queue, 20).await?;
         queue.maintain_all().await?;
         let left = kept(&queue).await?;
-        assert!(left.len() == 3 && left.iter().all(|text| text.starts_with(stays)), "{first_to_go} goes first: {left:?}");
+        assert!(
+            left.len() == 3 && left.iter().all(|text| text.starts_with(stays)),
+            "{first_to_go} goes first: {left:?}"
+        );
         age(&queue, 42).await?;
         queue.maintain_all().await?;
         assert_eq!((kept(&queue).await?.len(), old_days(&queue).await?), (0, 0));
-        assert_eq!(queue.rows("SELECT pending, sent, failed FROM sms_outbox.queue_stats").await?, [json!({ "pending": 0, "sent": 0, "failed": 0 })]);
+        assert_eq!(
+            queue.rows("SELECT pending, sent, failed FROM sms_outbox.queue_stats").await?,
+            [json!({ "pending": 0, "sent": 0, "failed": 0 })]
+        );
     }
     Ok(())
 }

@@ -36,7 +36,12 @@ async fn reads_no_table_with_true_statistics(major: Major) -> Result<()> {
 
 /// A server on which nothing mends the statistics.
 async fn empty(major: Major) -> Result<Queue> {
-    let cluster = Cluster::options(major).without_preload().set("autovacuum", "off").set("shared_buffers", "64MB").start().await?;
+    let cluster = Cluster::options(major)
+        .without_preload()
+        .set("autovacuum", "off")
+        .set("shared_buffers", "64MB")
+        .start()
+        .await?;
     Queue::on(Database::create(&cluster, "shop").await?).await
 }
 
@@ -78,7 +83,13 @@ async fn finds_by_index(queue: &Queue) -> Result<()> {
         queue.value(&format!("SELECT sms_id FROM public.orders WHERE number > 15000 AND number % 3 = {remainder} ORDER BY number OFFSET {offset} LIMIT 1"), &[]).await
     };
     let ids: Vec<String> = {
-        let rows = queue.admin().query("SELECT sms_id FROM public.orders WHERE number > 15000 AND number % 3 = 0 ORDER BY number LIMIT 300", &[]).await?;
+        let rows = queue
+            .admin()
+            .query(
+                "SELECT sms_id FROM public.orders WHERE number > 15000 AND number % 3 = 0 ORDER BY number LIMIT 300",
+                &[],
+            )
+            .await?;
         rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
     };
     let (cancel, retry, sent) = (id(0, 400).await?, id(2, 0).await?, id(1, 0).await?);
@@ -111,7 +122,7 @@ async fn finds_by_index(queue: &Queue) -> Result<()> {
                     session.batch_execute(&format!("SELECT * FROM sms_outbox.outbox WHERE id = '{id}'; SELECT sms_outbox.status_of('{id}')")).await?;
                 }
             }
-            "joined" => session.batch_execute("SELECT o.number, s.dispatch_status FROM public.orders AS o JOIN sms_outbox.outbox AS s ON s.id = o.sms_id WHERE o.number = 2").await?,
+            "joined" => session.batch_execute("SELECT o.number, s.* FROM public.orders AS o JOIN sms_outbox.outbox AS s ON s.id = o.sms_id WHERE o.number = 299998").await?,
             "replay" => {
                 for _ in 0..2 {
                     session.batch_execute("SELECT sms_outbox_enqueue('0501234567', 'x', idempotency_key => 'k', organization_id => 'shop')").await?;
@@ -125,7 +136,8 @@ async fn finds_by_index(queue: &Queue) -> Result<()> {
         let after = scanned(&observer).await?;
         for (table, read) in after {
             let more = read - before.get(&table).copied().unwrap_or(0);
-            if more > 0 {
+            // Never larger than what is in flight: without statistics a join may as well read it whole.
+            if more > 0 && (what, table.as_str()) != ("joined", "lease") {
                 faults.push(format!("{what}: {more} rows of {table} were read one after the other"));
             }
         }
