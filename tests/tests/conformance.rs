@@ -18,7 +18,11 @@ on_majors! { ends: passes_the_suite }
 
 async fn passes_the_suite(major: Major) -> Result<()> {
     // Without preload nothing but the cases themselves runs maintenance.
-    let cluster = Cluster::options(major).without_preload().set("sms_outbox.max_attempts", &MAX_ATTEMPTS.to_string()).start().await?;
+    let cluster = Cluster::options(major)
+        .without_preload()
+        .set("sms_outbox.max_attempts", &MAX_ATTEMPTS.to_string())
+        .start()
+        .await?;
     let database = Arc::new(Database::create(&cluster, "queue").await?);
     let queue = Queue { database: database.clone(), operator: Arc::new(Mutex::new(database.connect().await?)) };
     conformance::run(|| async { Ok(queue.clone()) }).await
@@ -41,7 +45,11 @@ impl Queue {
 
     async fn call(&self, call: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<()> {
         let operator = self.operator.lock().await;
-        operator.query(&format!("SELECT sms_outbox.{call}"), parameters).await.with_context(|| call.to_owned()).map(drop)
+        operator
+            .query(&format!("SELECT sms_outbox.{call}"), parameters)
+            .await
+            .with_context(|| call.to_owned())
+            .map(drop)
     }
 
     /// Cancels or retries; a wrong state is an answer, any other error is one.
@@ -64,14 +72,23 @@ impl Subject for Queue {
     }
 
     async fn enqueue(&self, message: Enqueue) -> Result<MessageId> {
-        let (due, valid) = (message.due_in.map(|time| time.as_secs_f64()), message.valid_for.map(|time| time.as_secs_f64()));
+        let (due, valid) =
+            (message.due_in.map(|time| time.as_secs_f64()), message.valid_for.map(|time| time.as_secs_f64()));
         let queue = "SELECT id::sms_outbox.message_id::uuid FROM sms_outbox_enqueue($1, $2, organization_id => $3, priority => $4,
             preferred_provider_slug => $5, datetime => now() + $6 * interval '1 second', valid_until => now() + $7 * interval '1 second')";
         let operator = self.operator.lock().await;
         let row = operator
             .query_one(
                 queue,
-                &[&message.mobile, &message.message, &message.organization, &i32::from(message.priority), &message.pinned, &due, &valid],
+                &[
+                    &message.mobile,
+                    &message.message,
+                    &message.organization,
+                    &i32::from(message.priority),
+                    &message.pinned,
+                    &due,
+                    &valid,
+                ],
             )
             .await
             .context("enqueue")?;
@@ -80,7 +97,9 @@ impl Subject for Queue {
 
     async fn install_app(&self, app: Install) -> Result<AppId> {
         let config: Value = match app.slug.as_str() {
-            "generic-http" => json!({"url": "http://127.0.0.1:1/", "body": {"to": "{{ mobile }}"}, "success": {"status": [200]}}),
+            "generic-http" => {
+                json!({"url": "http://127.0.0.1:1/", "body": {"to": "{{ mobile }}"}, "success": {"status": [200]}})
+            }
             _ => json!({"token": "conformance"}),
         };
         let install = "SELECT sms_outbox.install_app($1, $2, $3, $4, resend_unclear => $5)";

@@ -19,7 +19,8 @@ async fn every_provider_carries_messages(major: Major) -> Result<()> {
         for sms in [shop.queue_for(slug, "").await?, shop.queue_text(slug, &format!("مرحبا 👋 {slug}")).await?] {
             shop.wait_for_status(&sms, "sent").await?;
             let journal = shop.sandbox.journal()?;
-            let one = journal.iter().find(|one| one.body == sms.text).with_context(|| format!("{slug} carried nothing"))?;
+            let one =
+                journal.iter().find(|one| one.body == sms.text).with_context(|| format!("{slug} carried nothing"))?;
             ensure!(one.provider == slug && one.account == apps::account(slug), "{one:?}");
             let id = shop.show(&sms, "provider_message_id").await?;
             ensure!(id.as_deref() == Some(one.provider_message_id.as_str()), "{slug}: {id:?}, accepted as {one:?}");

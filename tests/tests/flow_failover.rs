@@ -29,14 +29,16 @@ async fn refused_content_goes_to_the_next_app(major: Major) -> Result<()> {
     shop.expect_ledger(&refused, &[("refused_content", first), ("refused_content", second)]).await?;
     ensure!(shop.show(&refused, "attempt_count").await?.as_deref() == Some("2"));
     // One caller's bad text stops no app.
-    let open: i64 = shop.database.value("SELECT count(*) FROM sms_outbox.app_stats WHERE breaker = 'closed'", &[]).await?;
+    let open: i64 =
+        shop.database.value("SELECT count(*) FROM sms_outbox.app_stats WHERE breaker = 'closed'", &[]).await?;
     ensure!(open == 2, "{open} of 2 breakers are closed");
 
     // An operator's retry forgets the refusals.
     shop.sandbox.clear_rules().await?;
     shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", refused.id)).await?;
     shop.wait_for_status(&refused, "sent").await?;
-    shop.expect_ledger(&refused, &[("refused_content", first), ("refused_content", second), ("accepted", first)]).await?;
+    shop.expect_ledger(&refused, &[("refused_content", first), ("refused_content", second), ("accepted", first)])
+        .await?;
     shop.expect_a_request_for_each_attempt().await?;
     shop.close().await.map(drop)
 }
@@ -74,7 +76,10 @@ async fn a_lone_dead_app_is_tried_later(major: Major) -> Result<()> {
     shop.database.value::<i32>("SELECT 1 FROM sms_outbox.update_app($1, $2)", &[&app, &config]).await?;
     shop.wait_for_status(&sms, "sent").await?;
     let ledger = shop.ledger(&sms).await?;
-    ensure!(ledger.len() >= 2 && ledger[0].status == "not_sent" && ledger.iter().all(|line| line.app == app), "{ledger:?}");
+    ensure!(
+        ledger.len() >= 2 && ledger[0].status == "not_sent" && ledger.iter().all(|line| line.app == app),
+        "{ledger:?}"
+    );
 
     // Attempts that are spent are an end.
     shop.set("max_attempts", "2").await?;
@@ -201,7 +206,9 @@ async fn uninstalling_the_last_app_fails_what_waits(major: Major) -> Result<()> 
     let app = shop.install("sandbox", "").await?;
     shop.database.sql("SELECT sms_outbox.pause_organization('shop', 'test')").await?;
     let waiting = shop.queue_many("shop", 30, "").await?;
-    shop.database.sql(&format!("SELECT sms_outbox.uninstall_app({app}); SELECT sms_outbox.resume_organization('shop')")).await?;
+    shop.database
+        .sql(&format!("SELECT sms_outbox.uninstall_app({app}); SELECT sms_outbox.resume_organization('shop')"))
+        .await?;
     let _worker = shop.worker()?.start().await?;
     for sms in &waiting {
         shop.wait_for_status(sms, "failed").await?;
@@ -218,7 +225,11 @@ async fn what_is_paused_waits(major: Major) -> Result<()> {
     let _worker = shop.worker()?.start().await?;
     for (pause, resume, reason) in [
         (format!("pause_app({app}, 'test')"), format!("resume_app({app})"), "app_paused"),
-        ("pause_organization('shop', 'test')".to_owned(), "resume_organization('shop')".to_owned(), "organization_paused"),
+        (
+            "pause_organization('shop', 'test')".to_owned(),
+            "resume_organization('shop')".to_owned(),
+            "organization_paused",
+        ),
     ] {
         shop.database.sql(&format!("SELECT sms_outbox.{pause}")).await?;
         let before = shop.sandbox.counts().await?.requests;

@@ -45,10 +45,14 @@ async fn without_wake_ups_polling_finds_it(major: Major) -> Result<()> {
     let mut shop = Shop::open(major, "polling").await?;
     shop.set("wakeup", "off").await?;
     shop.install("sandbox", "").await?;
-    let _worker = shop.worker()?.set("SMS_OUTBOX_NO_LISTEN", "true").set("SMS_OUTBOX_POLL_INTERVAL", "100ms").start().await?;
+    let _worker =
+        shop.worker()?.set("SMS_OUTBOX_NO_LISTEN", "true").set("SMS_OUTBOX_POLL_INTERVAL", "100ms").start().await?;
     let listening: i64 = shop
         .database
-        .value("SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%' AND datname = current_database()", &[])
+        .value(
+            "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%' AND datname = current_database()",
+            &[],
+        )
         .await?;
     ensure!(listening == 0);
     for _ in 0..3 {
@@ -94,7 +98,10 @@ async fn a_canceled_message_makes_no_request(major: Major) -> Result<()> {
         ensure!(shop.show(sms, "dispatch_status").await?.as_deref() == Some("canceled"));
         ensure!(shop.seen(sms).await? == (0, 0));
     }
-    ensure!(shop.database.sql(&format!("SELECT sms_outbox.cancel('{}')", kept.id)).await.is_err(), "a sent one was canceled");
+    ensure!(
+        shop.database.sql(&format!("SELECT sms_outbox.cancel('{}')", kept.id)).await.is_err(),
+        "a sent one was canceled"
+    );
     shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", waiting.id)).await?;
     shop.wait_for_status(&waiting, "sent").await?;
     shop.close().await.map(drop)
@@ -143,7 +150,8 @@ async fn the_many_do_not_hold_up_the_one(major: Major) -> Result<()> {
         let one = shop.queue_for("one", "").await?;
         shop.wait_for_status(&one, "sent").await?;
     }
-    let waiting: i64 = shop.database.value("SELECT count(*) FROM sms_outbox.ready WHERE organization_id = 'many'", &[]).await?;
+    let waiting: i64 =
+        shop.database.value("SELECT count(*) FROM sms_outbox.ready WHERE organization_id = 'many'", &[]).await?;
     ensure!(waiting > 4000, "only {waiting} of the many were left when the one's were sent");
     // Settling them all is not the matter here.
     shop.database.sql("SELECT sms_outbox.pause_organization('many', 'test')").await?;

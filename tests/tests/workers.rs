@@ -49,7 +49,10 @@ async fn a_killed_worker_leaves_only_what_was_in_flight_unclear(major: Major) ->
     ensure!(with_status(&shop, "dispatch_timeout").await? == in_flight, "others ended unclear, or not all of these");
     let code: i64 = shop
         .database
-        .value("SELECT count(*) FROM sms_outbox.attempts WHERE status = 'unclear' AND error_code = 'lease_expired'", &[])
+        .value(
+            "SELECT count(*) FROM sms_outbox.attempts WHERE status = 'unclear' AND error_code = 'lease_expired'",
+            &[],
+        )
         .await?;
     ensure!(code == 10);
     let balance = shop.close().await?;

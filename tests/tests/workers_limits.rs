@@ -16,7 +16,8 @@ on_majors! { ends: max_in_flight_holds_over_two_workers, rate_holds_over_two_wor
 async fn two_workers(shop: &Shop) -> Result<[Worker; 2]> {
     let start = async || shop.worker()?.set("SMS_OUTBOX_HEARTBEAT_INTERVAL", "1s").start().await;
     let workers = [start().await?, start().await?];
-    let met = "SELECT count(*) = 2 AND min(heartbeat) > max(started_at) + interval '100 ms' FROM sms_outbox.worker_stats";
+    let met =
+        "SELECT count(*) = 2 AND min(heartbeat) > max(started_at) + interval '100 ms' FROM sms_outbox.worker_stats";
     shop.database.wait_until("both workers know of each other", met).await?;
     Ok(workers)
 }
@@ -91,7 +92,10 @@ async fn memory_does_not_grow_with_the_backlog() -> Result<()> {
         let mut worker = shop.worker()?.start().await?;
         let before: i64 = shop.database.value("SELECT count(*) FROM sms_outbox.attempt", &[]).await?;
         shop.database
-            .wait_until("it has worked for a while", &format!("SELECT count(*) > {before} + 300 FROM sms_outbox.attempt"))
+            .wait_until(
+                "it has worked for a while",
+                &format!("SELECT count(*) > {before} + 300 FROM sms_outbox.attempt"),
+            )
             .await?;
         measured.push(resident(worker.process().id())?);
         ensure!(worker.drain().await?.success());

@@ -21,7 +21,9 @@ pub(crate) fn config(slug: &str, url: &str) -> Value {
     let account = account(slug);
     match slug {
         "taqnyat-sms" => json!({"bearer_token": account, "sender": "MyShop", "base_url": format!("{url}/taqnyat")}),
-        "mora-sms" => json!({"username": account, "api_key": "key", "sender": "MyShop", "base_url": format!("{url}/mora")}),
+        "mora-sms" => {
+            json!({"username": account, "api_key": "key", "sender": "MyShop", "base_url": format!("{url}/mora")})
+        }
         "twilio-sms" => {
             json!({"account_sid": account, "auth_token": "secret", "sender": "+15005550006", "base_url": format!("{url}/twilio")})
         }

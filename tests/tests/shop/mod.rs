@@ -134,8 +134,7 @@ impl Shop {
         let (from, upto) = (self.number + 1, self.number + count);
         self.number = upto;
         let rows = session.query(&query, &[&from, &upto, &organization]).await.context("enqueue")?;
-        let sms: Vec<Sms> =
-            rows.iter().map(|row| Sms { id: row.get(0), to: row.get(1), text: row.get(2) }).collect();
+        let sms: Vec<Sms> = rows.iter().map(|row| Sms { id: row.get(0), to: row.get(1), text: row.get(2) }).collect();
         ensure!(sms.len() == usize::try_from(count)?, "{} of {count} queued", sms.len());
         let note = |sms: &Sms| Committed { id: sms.id.clone(), to: sms.to.clone(), text: sms.text.clone() };
         self.committed.extend(sms.iter().map(note));
@@ -144,7 +143,9 @@ impl Shop {
 
     /// One column of a message in the view `outbox`, as text.
     pub(crate) async fn show(&self, sms: &Sms, column: &str) -> Result<Option<String>> {
-        self.database.value(&format!("SELECT {column}::text FROM sms_outbox.outbox WHERE id = $1::text"), &[&sms.id]).await
+        self.database
+            .value(&format!("SELECT {column}::text FROM sms_outbox.outbox WHERE id = $1::text"), &[&sms.id])
+            .await
     }
 
     /// Waits until the message has this `dispatch_status`.
@@ -227,7 +228,8 @@ impl Shop {
     /// Ends it well: everything is settled and agrees, and the database is gone.
     pub(crate) async fn close(self) -> Result<Balance> {
         let balance = self.reckon().await?;
-        let maintenance = sms_outbox_tests::database::connect(&self.database.cluster().socket_url("postgres", "postgres")).await?;
+        let maintenance =
+            sms_outbox_tests::database::connect(&self.database.cluster().socket_url("postgres", "postgres")).await?;
         maintenance.batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", self.database.name())).await?;
         Ok(balance)
     }

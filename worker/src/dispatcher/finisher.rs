@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::heart::Counters;
 use super::Token;
+use super::heart::Counters;
 use crate::message::AttemptStatus;
 use crate::outbox::{Finish, Outbox, OutboxError};
 
@@ -45,7 +45,9 @@ async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) {
                 }
                 return;
             }
-            Err(OutboxError::Refused { sqlstate, message }) => return record_one_by_one(outbox, finishes, &sqlstate, &message).await,
+            Err(OutboxError::Refused { sqlstate, message }) => {
+                return record_one_by_one(outbox, finishes, &sqlstate, &message).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, outcomes = finishes.len(), "outcomes not recorded yet; trying again");
                 tokio::time::sleep(pause).await;
@@ -57,7 +59,12 @@ async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) {
 
 /// One outcome that the database cannot take must not hold back the others, nor the fact that it was sent.
 async fn record_one_by_one<O: Outbox>(outbox: &O, finishes: &[Finish], sqlstate: &str, message: &str) {
-    tracing::error!(sqlstate, message, outcomes = finishes.len(), "the database refuses these outcomes; recording them one by one, without the providers' texts");
+    tracing::error!(
+        sqlstate,
+        message,
+        outcomes = finishes.len(),
+        "the database refuses these outcomes; recording them one by one, without the providers' texts"
+    );
     for finish in finishes {
         let mut bare = finish.clone();
         bare.outcome.response = None;

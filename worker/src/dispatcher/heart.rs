@@ -45,7 +45,13 @@ impl Counters {
 }
 
 /// Beats for ever; `workers` always holds the live ones that the last beat told of.
-pub(super) async fn run<O: Outbox>(outbox: Arc<O>, counters: Arc<Counters>, host: String, every: Duration, workers: watch::Sender<Vec<String>>) {
+pub(super) async fn run<O: Outbox>(
+    outbox: Arc<O>,
+    counters: Arc<Counters>,
+    host: String,
+    every: Duration,
+    workers: watch::Sender<Vec<String>>,
+) {
     let mut beats = tokio::time::interval(every);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -235,7 +235,11 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             .map(|(id, attempt)| Finish {
                 id,
                 attempt,
-                outcome: own_outcome(AttemptStatus::NotSent, "claim_answer_lost", "the answer of the claim was lost; nothing was sent"),
+                outcome: own_outcome(
+                    AttemptStatus::NotSent,
+                    "claim_answer_lost",
+                    "the answer of the claim was lost; nothing was sent",
+                ),
             })
             .collect();
         if !lost.is_empty() {

@@ -30,8 +30,16 @@ impl Deliver for Delivery {
 }
 
 /// Runs a worker: until `shutdown` (drain, then end) or `abort` (end now).
-pub async fn run(settings: WorkerSettings, shutdown: CancellationToken, abort: CancellationToken) -> anyhow::Result<()> {
-    let target = Target::parse(settings.database_url.expose_secret(), &format!("sms-outbox worker {}", settings.name), settings.connect_timeout)?;
+pub async fn run(
+    settings: WorkerSettings,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+) -> anyhow::Result<()> {
+    let target = Target::parse(
+        settings.database_url.expose_secret(),
+        &format!("sms-outbox worker {}", settings.name),
+        settings.connect_timeout,
+    )?;
     connect::check(&target.connect().await?).await?;
     // A name may be used again after a crash, or twice by mistake; the leases of another incarnation are not ours to give back.
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
@@ -51,7 +59,13 @@ pub async fn run(settings: WorkerSettings, shutdown: CancellationToken, abort: C
     let counters = Arc::new(Counters::default());
     let wake = Arc::new(Notify::new());
     let (live, workers) = watch::channel(vec![worker.clone()]);
-    let heart = tokio::spawn(heart::run(outbox.clone(), counters.clone(), settings.host.clone(), settings.heartbeat_interval, live));
+    let heart = tokio::spawn(heart::run(
+        outbox.clone(),
+        counters.clone(),
+        settings.host.clone(),
+        settings.heartbeat_interval,
+        live,
+    ));
     let ear = settings.listen.then(|| tokio::spawn(notifier::run((*outbox).clone(), wake.clone())));
 
     let signals = Signals { wake, workers, shutdown, abort, counters };
@@ -72,7 +86,9 @@ pub async fn run(settings: WorkerSettings, shutdown: CancellationToken, abort: C
         ear.abort();
     }
     if left > 0 {
-        bail!("stopped with {left} attempts in flight; those messages end as dispatch_timeout when their leases are over");
+        bail!(
+            "stopped with {left} attempts in flight; those messages end as dispatch_timeout when their leases are over"
+        );
     }
     // Others notice a silent worker by themselves, only later: an error here is not worth a failed stop.
     if let Err(error) = outbox.goodbye().await {

@@ -177,8 +177,7 @@ impl HttpBody for GatedBody {
     }
 }
 
-const TIMEOUT: (&str, &str) =
-    ("timeout", "The provider did not answer in time, so the message may have been sent.");
+const TIMEOUT: (&str, &str) = ("timeout", "The provider did not answer in time, so the message may have been sent.");
 const CONNECT_TIMEOUT: (&str, &str) =
     ("connect_timeout", "No connection to the provider came about in time, so nothing was sent.");
 

@@ -106,7 +106,7 @@ impl PostgresOutbox {
 
 fn no_connection(error: PoolError) -> OutboxError {
     match error {
-        PoolError::Backend(error) => OutboxError::Unavailable(Box::new(error)),
+        PoolError::Backend(error) => OutboxError::Unavailable(connect::causes(&error).into()),
         other => OutboxError::Unavailable(Box::new(other)),
     }
 }
@@ -117,12 +117,12 @@ fn refused(error: Error) -> OutboxError {
         Some(db) => {
             let code = db.code().code();
             if ["57", "08", "53", "40", "58"].contains(&&code[..2]) || code == "25006" || code == "55P03" {
-                OutboxError::Unavailable(Box::new(error))
+                OutboxError::Unavailable(connect::causes(&error).into())
             } else {
                 OutboxError::Refused { sqlstate: code.to_owned(), message: db.message().to_owned() }
             }
         }
-        None => OutboxError::Unavailable(Box::new(error)),
+        None => OutboxError::Unavailable(connect::causes(&error).into()),
     }
 }
 
@@ -131,7 +131,8 @@ impl Outbox for PostgresOutbox {
         let priorities: Vec<i16> = look.ranges.iter().map(|range| i16::from(range.priority)).collect();
         let after_xid: Vec<String> = look.ranges.iter().map(|range| range.after.xid.to_string()).collect();
         let after_id: Vec<Uuid> = look.ranges.iter().map(|range| range.after.id).collect();
-        let before: Vec<Option<String>> = look.ranges.iter().map(|range| range.before.map(|xid| xid.to_string())).collect();
+        let before: Vec<Option<String>> =
+            look.ranges.iter().map(|range| range.before.map(|xid| xid.to_string())).collect();
         let organizations: Option<Vec<&str>> =
             (!look.organizations.is_empty()).then(|| look.organizations.iter().map(|id| &**id).collect());
         let page = i32::try_from(look.page).unwrap_or(i32::MAX);
@@ -158,14 +159,24 @@ impl Outbox for PostgresOutbox {
         let statuses: Vec<&str> = outcomes.iter().map(|finish| finish.outcome.status.word()).collect();
         let http: Vec<Option<i16>> = outcomes.iter().map(|finish| finish.outcome.http_status).collect();
         let codes: Vec<Option<&str>> = outcomes.iter().map(|finish| finish.outcome.error_code.as_deref()).collect();
-        let messages: Vec<Option<&str>> = outcomes.iter().map(|finish| finish.outcome.error_message.as_deref()).collect();
+        let messages: Vec<Option<&str>> =
+            outcomes.iter().map(|finish| finish.outcome.error_message.as_deref()).collect();
         let responses: Vec<Option<&str>> = outcomes.iter().map(|finish| finish.outcome.response.as_deref()).collect();
         let provider_ids: Vec<Option<&str>> =
             outcomes.iter().map(|finish| finish.outcome.provider_message_id.as_deref()).collect();
         let retry_after: Vec<Option<f64>> =
             outcomes.iter().map(|finish| finish.outcome.retry_after.map(|after| after.as_secs_f64())).collect();
         let parameters: [&(dyn ToSql + Sync); 10] = [
-            &&*self.worker, &ids, &attempts, &statuses, &http, &codes, &messages, &responses, &provider_ids, &retry_after,
+            &&*self.worker,
+            &ids,
+            &attempts,
+            &statuses,
+            &http,
+            &codes,
+            &messages,
+            &responses,
+            &provider_ids,
+            &retry_after,
         ];
         let rows = self.call(FINISH, &parameters).await?;
         rows::finished(outcomes, &rows).map_err(refused)
@@ -173,7 +184,10 @@ impl Outbox for PostgresOutbox {
 
     async fn leases(&self) -> Result<Vec<(MessageId, i16)>, OutboxError> {
         let rows = self.call(LEASES, &[&&*self.worker]).await?;
-        rows.iter().map(|row| Ok((MessageId(row.try_get(0)?), row.try_get(1)?))).collect::<Result<_, _>>().map_err(refused)
+        rows.iter()
+            .map(|row| Ok((MessageId(row.try_get(0)?), row.try_get(1)?)))
+            .collect::<Result<_, _>>()
+            .map_err(refused)
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<Vec<String>, OutboxError> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio_postgres::{Error, Row};
 
 use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
-use crate::outbox::{App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Looked, OrganizationId, Snapshot, Xid};
+use crate::outbox::{
+    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Looked, OrganizationId, Snapshot, Xid,
+};
 
 /// Organizations and slugs of one answer, each text held once.
 #[derive(Default)]
@@ -140,7 +142,10 @@ pub(super) fn finished(outcomes: &[Finish], rows: &[Row]) -> Result<Vec<Finished
         answers.insert((id, attempt), Finished { id, attempt, applied: row.try_get(2)?, status });
     }
     let unknown = |finish: &Finish| Finished { id: finish.id, attempt: finish.attempt, applied: false, status: None };
-    Ok(outcomes.iter().map(|finish| answers.get(&(finish.id, finish.attempt)).copied().unwrap_or_else(|| unknown(finish))).collect())
+    Ok(outcomes
+        .iter()
+        .map(|finish| answers.get(&(finish.id, finish.attempt)).copied().unwrap_or_else(|| unknown(finish)))
+        .collect())
 }
 
 #[cfg(test)]
