@@ -12,9 +12,15 @@ AS $$
 DECLARE
     ranges CONSTANT integer := coalesce(cardinality(priorities), 0);
     seen CONSTANT pg_snapshot := pg_current_snapshot();
-    this_server CONSTANT integer := sms_outbox.server_id();
+    this_server integer;
     n integer;
 BEGIN
+    -- A standby's snapshot does not list the transactions that run: marks would pass late commits without a word.
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'this server is a standby; the queue is read on the primary'
+            USING ERRCODE = '25006', HINT = 'Connect workers to the primary, for example with target_session_attrs=read-write.';
+    END IF;
+    this_server := sms_outbox.server_id();
     IF ranges NOT BETWEEN 1 AND 1000 OR ranges <> coalesce(cardinality(after_xid), 0)
        OR ranges <> coalesce(cardinality(after_id), 0) OR ranges <> coalesce(cardinality(before_xid), 0) THEN
         RAISE EXCEPTION 'priorities, after_xid, after_id and before_xid must have the same 1 to 1000 elements'

@@ -49,8 +49,8 @@ BEGIN
              WHERE NOT EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.id = o.id AND c.attempt = o.attempt)
              ORDER BY o.id, o.attempt
         LOOP
-            -- Two statements: the status is read with a snapshot of after the change.
             recorded := sms_outbox.conclude_late(finish.worker, late);
+            -- In a statement of its own, which sees what that one did.
             RETURN QUERY SELECT late.id, late.attempt, recorded, sms_outbox.status_of(late.id);
         END LOOP;
     END IF;

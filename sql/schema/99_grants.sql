@@ -30,7 +30,9 @@ GRANT pg_read_all_stats, pg_read_all_settings TO sms_outbox_owner;
 
 GRANT USAGE ON TYPE sms_outbox.message_id, sms_outbox.dispatch_status, sms_outbox.attempt_status, sms_outbox.delivery_status
    TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
+-- Input and output too: the planner calls them like any function where it folds a cast of a constant text.
 GRANT EXECUTE ON FUNCTION
+    sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id),
     sms_outbox.message_id_lt(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_le(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),

@@ -150,7 +150,10 @@ impl Deref for Queue {
 /// Queues a message in the session's transaction.
 pub async fn enqueue(client: &Client, organization: &str, text: &str) -> Result<String, Error> {
     let row = client
-        .query_one("SELECT id FROM sms_outbox_enqueue('0501234567', $1, organization_id => $2)", &[&text, &organization])
+        .query_one(
+            "SELECT id FROM sms_outbox_enqueue('0501234567', $1, organization_id => $2)",
+            &[&text, &organization],
+        )
         .await?;
     row.try_get(0)
 }

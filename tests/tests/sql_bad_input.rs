@@ -14,7 +14,13 @@ struct Bad {
     cure: &'static str,
 }
 
-fn bad(sql: impl Into<String>, state: &'static str, column: &'static str, fault: &'static str, cure: &'static str) -> Bad {
+fn bad(
+    sql: impl Into<String>,
+    state: &'static str,
+    column: &'static str,
+    fault: &'static str,
+    cure: &'static str,
+) -> Bad {
     Bad { sql: sql.into(), state, column, fault, cure }
 }
 
@@ -48,28 +54,109 @@ fn fields() -> Vec<Bad> {
         bad(enqueue("mobile => repeat('5', 300)"), "22023", "mobile", "is too long for a phone number", NUMBER),
         bad(enqueue("message => ''"), "22023", "message", "message: is empty", "Give 1 to 1600 characters"),
         bad(enqueue("message => NULL"), "22023", "message", "message: is missing", "Give 1 to 1600 characters"),
-        bad(enqueue("message => repeat('م', 1601)"), "22023", "message", "has 1601 characters, more than 1600", "Give 1 to 1600 characters"),
+        bad(
+            enqueue("message => repeat('م', 1601)"),
+            "22023",
+            "message",
+            "has 1601 characters, more than 1600",
+            "Give 1 to 1600 characters",
+        ),
         bad(enqueue("sender => 'MyShopIsLong'"), "22023", "sender", "is neither a sender name nor a number", SENDER),
         bad(enqueue("sender => 'متجر'"), "22023", "sender", "is neither a sender name nor a number", SENDER),
         bad(enqueue(r"sender => E'My\nShop'"), "22023", "sender", "is neither a sender name nor a number", SENDER),
-        bad(enqueue("preferred_provider_slug => 'no-such'"), "22023", "preferred_provider_slug", "is no provider of the catalog", "Known providers: generic-http, mora-sms"),
-        bad(enqueue("preferred_provider_slug => 'mora-sms'"), "55000", "preferred_provider_slug", "this organization has no app of the provider", "Installed: sandbox"),
-        bad(enqueue("organization_id => 'nobody'"), "55000", "", "no SMS app is installed for this organization", "sms_outbox.install_app("),
-        bad(enqueue("organization_id => 'a b'"), "22023", "organization_id", "is not an organization's id", "Give 1 to 64 characters"),
-        bad(enqueue("organization_id => ''"), "22023", "organization_id", "organization_id: is missing", "SET sms_outbox.organization_id"),
-        bad(enqueue("meta => '[1]'"), "22023", "meta", "is not a JSON object", "Give a JSON object of at most 16384 bytes"),
-        bad(enqueue("meta => 'null'"), "22023", "meta", "is not a JSON object", "Give a JSON object of at most 16384 bytes"),
-        bad(enqueue("meta => jsonb_build_object('a', repeat('x', 16384))"), "22023", "meta", "is larger than 16 KiB", "Give a JSON object of at most 16384 bytes"),
-        bad(enqueue("idempotency_key => repeat('k', 256)"), "22023", "idempotency_key", "has more than 255 characters", "Give 1 to 255 characters"),
+        bad(
+            enqueue("preferred_provider_slug => 'no-such'"),
+            "22023",
+            "preferred_provider_slug",
+            "is no provider of the catalog",
+            "Known providers: generic-http, mora-sms",
+        ),
+        bad(
+            enqueue("preferred_provider_slug => 'mora-sms'"),
+            "55000",
+            "preferred_provider_slug",
+            "this organization has no app of the provider",
+            "Installed: sandbox",
+        ),
+        bad(
+            enqueue("organization_id => 'nobody'"),
+            "55000",
+            "",
+            "no SMS app is installed for this organization",
+            "sms_outbox.install_app(",
+        ),
+        bad(
+            enqueue("organization_id => 'a b'"),
+            "22023",
+            "organization_id",
+            "is not an organization's id",
+            "Give 1 to 64 characters",
+        ),
+        bad(
+            enqueue("organization_id => ''"),
+            "22023",
+            "organization_id",
+            "organization_id: is missing",
+            "SET sms_outbox.organization_id",
+        ),
+        bad(
+            enqueue("meta => '[1]'"),
+            "22023",
+            "meta",
+            "is not a JSON object",
+            "Give a JSON object of at most 16384 bytes",
+        ),
+        bad(
+            enqueue("meta => 'null'"),
+            "22023",
+            "meta",
+            "is not a JSON object",
+            "Give a JSON object of at most 16384 bytes",
+        ),
+        bad(
+            enqueue("meta => jsonb_build_object('a', repeat('x', 16384))"),
+            "22023",
+            "meta",
+            "is larger than 16 KiB",
+            "Give a JSON object of at most 16384 bytes",
+        ),
+        bad(
+            enqueue("idempotency_key => repeat('k', 256)"),
+            "22023",
+            "idempotency_key",
+            "has more than 255 characters",
+            "Give 1 to 255 characters",
+        ),
         bad(enqueue("datetime => 'infinity'"), "22023", "datetime", "is infinite", "Give a time"),
         bad(enqueue("datetime => '-infinity'"), "22023", "datetime", "is infinite", "Give a time"),
-        bad(enqueue("datetime => '1999-12-31'"), "22023", "datetime", "is more than 24 hours ago", "Give a time to come"),
-        bad(enqueue("datetime => now() + interval '91 days'"), "22023", "datetime", "further ahead than sms_outbox.schedule_limit", "Give an earlier time"),
-        bad(enqueue("valid_until => now() - interval '1 second'"), "22023", "valid_until", "is not in the future", "Give a time to come"),
+        bad(
+            enqueue("datetime => '1999-12-31'"),
+            "22023",
+            "datetime",
+            "is more than 24 hours ago",
+            "Give a time to come",
+        ),
+        bad(
+            enqueue("datetime => now() + interval '91 days'"),
+            "22023",
+            "datetime",
+            "further ahead than sms_outbox.schedule_limit",
+            "Give an earlier time",
+        ),
+        bad(
+            enqueue("valid_until => now() - interval '1 second'"),
+            "22023",
+            "valid_until",
+            "is not in the future",
+            "Give a time to come",
+        ),
         bad(enqueue("valid_until => 'infinity'"), "22023", "valid_until", "is infinite", "or none"),
         bad(
             enqueue("datetime => now() + interval '2 hours', valid_until => now() + interval '1 hour'"),
-            "22023", "valid_until", "is not after datetime", "Give a time after datetime",
+            "22023",
+            "valid_until",
+            "is not after datetime",
+            "Give a time after datetime",
         ),
         bad(enqueue("priority => 3"), "22023", "priority", "is not 0, 1 or 2", "0 is urgent"),
         // What the types themselves refuse, before any function of ours runs.
@@ -85,37 +172,82 @@ fn elements() -> Vec<Bad> {
     const ARRAY: &str = "Give a JSON array of at most 10000 objects";
     vec![
         bad("SELECT sms_outbox_enqueue_many('{}', 'shop')", "22023", "messages", "is not a JSON array", ARRAY),
-        bad("SELECT sms_outbox_enqueue_many(NULL, 'shop')", "22023", "messages", "messages: is missing", "Give a JSON array"),
+        bad(
+            "SELECT sms_outbox_enqueue_many(NULL, 'shop')",
+            "22023",
+            "messages",
+            "messages: is missing",
+            "Give a JSON array",
+        ),
         bad(
             "SELECT sms_outbox_enqueue_many((SELECT jsonb_agg('{}'::jsonb) FROM generate_series(1, 10001)), 'shop')",
-            "22023", "messages", "has 10001 elements, more than 10000", ARRAY,
+            "22023",
+            "messages",
+            "has 10001 elements, more than 10000",
+            ARRAY,
         ),
         bad(many("7"), "22023", "", "messages[1]: is not a JSON object", "fields of sms_outbox_enqueue()"),
-        bad(many(r#"{"mobil": "0501234567"}"#), "22023", "", "messages[1]: has a field that is none of a message", "The fields are mobile, message"),
+        bad(
+            many(r#"{"mobil": "0501234567"}"#),
+            "22023",
+            "",
+            "messages[1]: has a field that is none of a message",
+            "The fields are mobile, message",
+        ),
         bad(many(r#"{"message": "x"}"#), "22023", "mobile", "messages[1].mobile: is missing", "+966501234567"),
-        bad(many(r#"{"mobile": 501234567, "message": "x"}"#), "22023", "mobile", "messages[1].mobile: is not a string", "'not given'"),
-        bad(many(r#"{"mobile": "0501234567"}"#), "22023", "message", "messages[1].message: is missing", "Give 1 to 1600"),
+        bad(
+            many(r#"{"mobile": 501234567, "message": "x"}"#),
+            "22023",
+            "mobile",
+            "messages[1].mobile: is not a string",
+            "'not given'",
+        ),
+        bad(
+            many(r#"{"mobile": "0501234567"}"#),
+            "22023",
+            "message",
+            "messages[1].message: is missing",
+            "Give 1 to 1600",
+        ),
         bad(
             many(r#"{"mobile": "0501234567", "message": "x", "datetime": "soon"}"#),
-            "22023", "datetime", "messages[1].datetime: is not a date and time", "Give RFC 3339",
+            "22023",
+            "datetime",
+            "messages[1].datetime: is not a date and time",
+            "Give RFC 3339",
         ),
         bad(
             many(r#"{"mobile": "0501234567", "message": "x", "preferred_provider_slug": "mora-sms"}"#),
-            "55000", "preferred_provider_slug", "messages[1].preferred_provider_slug: this organization has no app", "Installed: sandbox",
+            "55000",
+            "preferred_provider_slug",
+            "messages[1].preferred_provider_slug: this organization has no app",
+            "Installed: sandbox",
         ),
-        bad(many(r#"{"mobile": "0501234567", "message": "x", "meta": []}"#), "22023", "meta", "messages[1].meta: is not a JSON object", "Give a JSON object"),
+        bad(
+            many(r#"{"mobile": "0501234567", "message": "x", "meta": []}"#),
+            "22023",
+            "meta",
+            "messages[1].meta: is not a JSON object",
+            "Give a JSON object",
+        ),
         bad(
             many(&format!(r#"{{"mobile": "0501234567", "message": "x", "idempotency_key": "{}"}}"#, "k".repeat(256))),
-            "22023", "idempotency_key", "messages[1].idempotency_key: has more than 255", "Give 1 to 255",
+            "22023",
+            "idempotency_key",
+            "messages[1].idempotency_key: has more than 255",
+            "Give 1 to 255",
         ),
     ]
 }
 
 fn install(changed: &str) -> String {
     let mut arguments = vec![changed.to_owned()];
-    for (name, good) in
-        [("organization_id", "'shop'"), ("provider_slug", "'sandbox'"), ("name", "'second'"), ("config", r#"'{"token": "t"}'"#)]
-    {
+    for (name, good) in [
+        ("organization_id", "'shop'"),
+        ("provider_slug", "'sandbox'"),
+        ("name", "'second'"),
+        ("config", r#"'{"token": "t"}'"#),
+    ] {
         if !changed.contains(&format!("{name} =>")) {
             arguments.push(format!("{name} => {good}"));
         }
@@ -128,38 +260,128 @@ fn operators() -> Vec<Bad> {
     let mut all = vec![
         bad(install("organization_id => 'a b'"), "22023", "organization_id", "1 to 64 characters", "For example"),
         bad(install("organization_id => NULL"), "22023", "organization_id", "1 to 64 characters", "For example"),
-        bad(install("provider_slug => 'no-such'"), "22023", "provider_slug", r#"there is no provider "no-such""#, "Known: generic-http, mora-sms"),
+        bad(
+            install("provider_slug => 'no-such'"),
+            "22023",
+            "provider_slug",
+            r#"there is no provider "no-such""#,
+            "Known: generic-http, mora-sms",
+        ),
         bad(install("name => ''"), "22023", "name", "1 to 100 characters", ""),
-        bad(install("config => '[]'"), "22023", "config", "must be a JSON object", "Its fields: allow_http, base_url, sender, token"),
+        bad(
+            install("config => '[]'"),
+            "22023",
+            "config",
+            "must be a JSON object",
+            "Its fields: allow_http, base_url, sender, token",
+        ),
         bad(install("config => NULL"), "22023", "config", "must be a JSON object", "Its fields:"),
         bad(install("config => '{}'"), "22023", "config", r#"field "token" is missing"#, "Any text"),
         bad(install(r#"config => '{"token": ""}'"#), "22023", "config", r#"field "token" is missing"#, "Any text"),
-        bad(install(r#"config => '{"token": 7}'"#), "22023", "config", r#"field "token" must be a string, not a number"#, "Any text"),
-        bad(install(r#"config => '{"token": "t", "secret": "s"}'"#), "22023", "config", r#"has no field "secret""#, "Its fields: allow_http, base_url, sender, token"),
+        bad(
+            install(r#"config => '{"token": 7}'"#),
+            "22023",
+            "config",
+            r#"field "token" must be a string, not a number"#,
+            "Any text",
+        ),
+        bad(
+            install(r#"config => '{"token": "t", "secret": "s"}'"#),
+            "22023",
+            "config",
+            r#"has no field "secret""#,
+            "Its fields: allow_http, base_url, sender, token",
+        ),
         bad(install("\"position\" => -1"), "22023", "position", "between 0 and 1000000", ""),
         bad(install("weight => 0"), "22023", "weight", "between 1 and 1000", ""),
         bad(install("max_in_flight => 0"), "22023", "max_in_flight", "between 1 and 10000", ""),
         bad(install("rate => 0"), "22023", "rate", "above 0 and at most 100000", ""),
         bad(install("rate => 'NaN'"), "22023", "rate", "above 0 and at most 100000", ""),
-        bad("SELECT sms_outbox.set_organization('shop', default_region => 'sa')", "22023", "default_region", "ISO 3166 region", "For example SA"),
-        bad("SELECT sms_outbox.set_organization('shop', default_region => 'XX')", "22023", "default_region", "ISO 3166 region", "For example SA"),
-        bad("SELECT sms_outbox.set_organization('shop', time_zone => 'Mars/Base')", "22023", "time_zone", "is not a time zone", "pg_timezone_names"),
-        bad("SELECT sms_outbox.pause_organization('nobody')", "P0002", "organization_id", r#"there is no organization "nobody""#, "sms_outbox.organizations"),
-        bad("SELECT sms_outbox.resume_organization('nobody')", "P0002", "organization_id", r#"there is no organization "nobody""#, "sms_outbox.organizations"),
-        bad("SELECT sms_outbox.cancel('r0000000000000000000000000f')", "P0002", "id", "there is no message r0000000000000000000000000f", ""),
-        bad("SELECT sms_outbox.retry('r0000000000000000000000000f')", "P0002", "id", "there is no message r0000000000000000000000000f", ""),
-        bad("SELECT sms_outbox.cancel('r123')", "22P02", "", "invalid input syntax for type sms_outbox.message_id", "An id is r and 26 characters"),
+        bad(
+            "SELECT sms_outbox.set_organization('shop', default_region => 'sa')",
+            "22023",
+            "default_region",
+            "ISO 3166 region",
+            "For example SA",
+        ),
+        bad(
+            "SELECT sms_outbox.set_organization('shop', default_region => 'XX')",
+            "22023",
+            "default_region",
+            "ISO 3166 region",
+            "For example SA",
+        ),
+        bad(
+            "SELECT sms_outbox.set_organization('shop', time_zone => 'Mars/Base')",
+            "22023",
+            "time_zone",
+            "is not a time zone",
+            "pg_timezone_names",
+        ),
+        bad(
+            "SELECT sms_outbox.pause_organization('nobody')",
+            "P0002",
+            "organization_id",
+            r#"there is no organization "nobody""#,
+            "sms_outbox.organizations",
+        ),
+        bad(
+            "SELECT sms_outbox.resume_organization('nobody')",
+            "P0002",
+            "organization_id",
+            r#"there is no organization "nobody""#,
+            "sms_outbox.organizations",
+        ),
+        bad(
+            "SELECT sms_outbox.cancel('r0000000000000000000000000f')",
+            "P0002",
+            "id",
+            "there is no message r0000000000000000000000000f",
+            "",
+        ),
+        bad(
+            "SELECT sms_outbox.retry('r0000000000000000000000000f')",
+            "P0002",
+            "id",
+            "there is no message r0000000000000000000000000f",
+            "",
+        ),
+        bad(
+            "SELECT sms_outbox.cancel('r123')",
+            "22P02",
+            "",
+            "invalid input syntax for type sms_outbox.message_id",
+            "An id is r and 26 characters",
+        ),
         bad("SELECT sms_outbox.cancel('{sent}')", "55000", "id", "the message is sent; only a pending one", ""),
         bad("SELECT sms_outbox.retry('{sent}')", "55000", "id", "the message is sent; only failed", ""),
         bad("SELECT sms_outbox.prepare_partitions(0)", "22023", "days_ahead", "0 is not between 1 and 400", ""),
         bad("SELECT sms_outbox.setting('nonsense')", "22023", "name", "is no setting of sms_outbox", "pg_settings"),
         bad("SET sms_outbox.lease_timeout = '5s'", "22023", "", "outside the valid range", ""),
         bad("SET sms_outbox.default_region = 'XX'", "22023", "", "invalid value for parameter", ""),
-        bad("SET sms_outbox.wakeup = 'loud'", "22023", "", "invalid value for parameter", "Available values: coalesced, trigger, off"),
-        bad("SET sms_outbox.lease_timeuot = '1min'", "42602", "", "invalid configuration parameter name", "reserved prefix"),
+        bad(
+            "SET sms_outbox.wakeup = 'loud'",
+            "22023",
+            "",
+            "invalid value for parameter",
+            "Available values: coalesced, trigger, off",
+        ),
+        bad(
+            "SET sms_outbox.lease_timeuot = '1min'",
+            "42602",
+            "",
+            "invalid configuration parameter name",
+            "reserved prefix",
+        ),
     ];
     for call in ["update_app(99)", "uninstall_app(99)", "pause_app(99)", "resume_app(99)"] {
-        all.push(bad(format!("SELECT sms_outbox.{call}"), "P0002", "app_id", "there is no installed app 99", "sms_outbox.apps_installed"));
+        all.push(bad(
+            format!("SELECT sms_outbox.{call}"),
+            "P0002",
+            "app_id",
+            "there is no installed app 99",
+            "sms_outbox.apps_installed",
+        ));
     }
     for function in ["cancel", "retry"] {
         let status = if function == "retry" { r#""dispatch_status": "failed", "# } else { "" };
@@ -181,10 +403,34 @@ fn operators() -> Vec<Bad> {
         ]);
     }
     all.extend([
-        bad(r#"SELECT * FROM sms_outbox.cancel('{"dispatch_status": "failed"}'::jsonb)"#, "22023", "filter", "only pending messages can be canceled", "Leave dispatch_status and error_code out"),
-        bad(r#"SELECT * FROM sms_outbox.cancel('{"error_code": "x"}'::jsonb)"#, "22023", "filter", "only pending messages can be canceled", "Leave dispatch_status and error_code out"),
-        bad(r#"SELECT * FROM sms_outbox.retry('{"organization_id": "shop"}'::jsonb)"#, "22023", "filter", "dispatch_status must say", "One of failed"),
-        bad(r#"SELECT * FROM sms_outbox.retry('{"dispatch_status": "sent"}'::jsonb)"#, "22023", "filter", "dispatch_status must say", "One of failed"),
+        bad(
+            r#"SELECT * FROM sms_outbox.cancel('{"dispatch_status": "failed"}'::jsonb)"#,
+            "22023",
+            "filter",
+            "only pending messages can be canceled",
+            "Leave dispatch_status and error_code out",
+        ),
+        bad(
+            r#"SELECT * FROM sms_outbox.cancel('{"error_code": "x"}'::jsonb)"#,
+            "22023",
+            "filter",
+            "only pending messages can be canceled",
+            "Leave dispatch_status and error_code out",
+        ),
+        bad(
+            r#"SELECT * FROM sms_outbox.retry('{"organization_id": "shop"}'::jsonb)"#,
+            "22023",
+            "filter",
+            "dispatch_status must say",
+            "One of failed",
+        ),
+        bad(
+            r#"SELECT * FROM sms_outbox.retry('{"dispatch_status": "sent"}'::jsonb)"#,
+            "22023",
+            "filter",
+            "dispatch_status must say",
+            "One of failed",
+        ),
     ]);
     all
 }
@@ -196,15 +442,61 @@ fn workers() -> Vec<Bad> {
             "SELECT * FROM sms_outbox.finish('w', {ids}, ARRAY[1::smallint], {statuses}, {http_statuses}, ARRAY[NULL], ARRAY[NULL], ARRAY[NULL], ARRAY[NULL], ARRAY[NULL::float8])"
         )
     };
-    let (id, accepted, ok) = ("ARRAY['{sent}'::sms_outbox.message_id]", "ARRAY['accepted'::sms_outbox.attempt_status]", "ARRAY[200::smallint]");
+    let (id, accepted, ok) = (
+        "ARRAY['{sent}'::sms_outbox.message_id]",
+        "ARRAY['accepted'::sms_outbox.attempt_status]",
+        "ARRAY[200::smallint]",
+    );
     let mut all = vec![
-        bad(format!("SELECT * FROM sms_outbox.look(ARRAY[]::smallint[], {RANGE}, 10)"), "22023", "priorities", "the same 1 to 1000 elements", ""),
-        bad(format!("SELECT * FROM sms_outbox.look(ARRAY[0, 1]::smallint[], {RANGE}, 10)"), "22023", "priorities", "the same 1 to 1000 elements", ""),
-        bad(format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, 0)"), "22023", "page", "0 is not between 1 and 100000", ""),
-        bad(format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, NULL)"), "22023", "page", "is not between 1 and 100000", ""),
-        bad(format!("SELECT * FROM sms_outbox.claim('', {id}, ARRAY[1::bigint])"), "22023", "worker", "1 to 100 characters", ""),
-        bad(format!("SELECT * FROM sms_outbox.claim('w', {id}, ARRAY[1, 2]::bigint[])"), "22023", "ids", "the same number of elements", ""),
-        bad(format!("SELECT * FROM sms_outbox.claim('w', {id}, NULL)"), "22023", "ids", "the same number of elements", ""),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[]::smallint[], {RANGE}, 10)"),
+            "22023",
+            "priorities",
+            "the same 1 to 1000 elements",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[0, 1]::smallint[], {RANGE}, 10)"),
+            "22023",
+            "priorities",
+            "the same 1 to 1000 elements",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, 0)"),
+            "22023",
+            "page",
+            "0 is not between 1 and 100000",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, NULL)"),
+            "22023",
+            "page",
+            "is not between 1 and 100000",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.claim('', {id}, ARRAY[1::bigint])"),
+            "22023",
+            "worker",
+            "1 to 100 characters",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.claim('w', {id}, ARRAY[1, 2]::bigint[])"),
+            "22023",
+            "ids",
+            "the same number of elements",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.claim('w', {id}, NULL)"),
+            "22023",
+            "ids",
+            "the same number of elements",
+            "",
+        ),
         bad(finish(id, accepted, "ARRAY[200, 201]::smallint[]"), "22023", "ids", "the same number of elements", ""),
         bad(finish(id, "NULL", ok), "22023", "ids", "the same number of elements", ""),
         bad(finish(id, accepted, "NULL"), "22023", "ids", "the same number of elements", ""),
@@ -247,7 +539,9 @@ async fn refuses_bad_input(major: Major) -> Result<()> {
     let before = state().await?;
     let session = queue.connect().await?;
     let mut faults = Vec::new();
-    for Bad { sql, state, column, fault, cure } in fields().into_iter().chain(elements()).chain(operators()).chain(workers()) {
+    for Bad { sql, state, column, fault, cure } in
+        fields().into_iter().chain(elements()).chain(operators()).chain(workers())
+    {
         let sql = sql.replace("{sent}", &sent);
         let shown: String = sql.chars().take(200).collect();
         let refused = session.batch_execute(&sql).await;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use sms_outbox_tests::process::{Signal, signal_process};
 use sms_outbox_tests::queue::{enqueue, refused};
-use serde_json::json;
 use sms_outbox_tests::{Major, Queue, on_majors};
 use tokio_postgres::Client;
 
@@ -53,7 +53,8 @@ async fn is_queued_by_commit_prepared(major: Major) -> Result<()> {
     session.batch_execute(&format!("PREPARE TRANSACTION '{name}'")).await?;
     assert_eq!(queue.count("sms_outbox.outbox").await?, 0);
     // A reader's mark passes it, remembers the transaction, and finds it once that has ended.
-    let look = "SELECT coalesce(string_agg(l.id::text, ','), '') FROM sms_outbox.look(ARRAY[1::smallint], ARRAY['0'::xid8],
+    let look =
+        "SELECT coalesce(string_agg(l.id::text, ','), '') FROM sms_outbox.look(ARRAY[1::smallint], ARRAY['0'::xid8],
                     ARRAY[sms_outbox.id_floor('epoch')], ARRAY[NULL::xid8], 100) AS l";
     assert_eq!(queue.value::<String>(look, &[]).await?, "");
     queue.sql(&format!("COMMIT PREPARED '{name}'")).await?;
@@ -69,7 +70,12 @@ async fn goes_with_a_killed_backend(major: Major) -> Result<()> {
     session.batch_execute("BEGIN").await?;
     enqueue(&session, "shop", "never committed").await?;
     signal_process(pid.try_into()?, Signal::TERM)?;
-    queue.wait_until("the backend is gone", &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")).await?;
+    queue
+        .wait_until(
+            "the backend is gone",
+            &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"),
+        )
+        .await?;
     assert!(session.batch_execute("COMMIT").await.is_err());
     for table in ["message", "ready", "idempotency"] {
         assert_eq!(queue.count(&format!("sms_outbox.{table}")).await?, 0, "{table}");
@@ -109,7 +115,9 @@ async fn needs_a_partition_but_not_of_today(major: Major) -> Result<()> {
     let session = queue.connect().await?;
     enqueue(&session, "shop", "the session knows the partitions").await?;
     queue.sql("DELETE FROM sms_outbox.ready; TRUNCATE sms_outbox.message").await?;
-    for (what, day) in [("the days ahead ran out", "now() - interval '3 days'"), ("the clock went back", "now() + interval '3 days'")] {
+    for (what, day) in
+        [("the days ahead ran out", "now() - interval '3 days'"), ("the clock went back", "now() + interval '3 days'")]
+    {
         drop_partitions(&queue).await?;
         queue.sql(&partition(day)).await?;
         let first = enqueue(&session, "shop", what).await?;
@@ -163,7 +171,9 @@ fn partition(day: &str) -> String {
 async fn waits_for_its_datetime(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     let with = async |datetime: &str| -> Result<String> {
-        let sql = format!("SELECT id FROM sms_outbox_enqueue('0501234567', 'x', datetime => {datetime}, organization_id => 'shop')");
+        let sql = format!(
+            "SELECT id FROM sms_outbox_enqueue('0501234567', 'x', datetime => {datetime}, organization_id => 'shop')"
+        );
         queue.value(&sql, &[]).await
     };
     let later = with("now() + interval '1 hour'").await?;
@@ -211,7 +221,12 @@ async fn stores_number_and_segments(major: Major) -> Result<()> {
     ] {
         let id = queue.enqueue(&text).await?;
         let shown = (queue.field(&id, "encoding").await?, queue.field(&id, "segments").await?);
-        assert_eq!(shown, (Some(encoding.to_owned()), Some(segments.to_owned())), "{} characters", text.chars().count());
+        assert_eq!(
+            shown,
+            (Some(encoding.to_owned()), Some(segments.to_owned())),
+            "{} characters",
+            text.chars().count()
+        );
     }
     Ok(())
 }
@@ -264,7 +279,8 @@ async fn takes_defaults_from_settings(major: Major) -> Result<()> {
     queue.install("other", "main").await?;
     let session = queue.connect_as("app").await?;
     session.batch_execute("SET sms_outbox.organization_id = 'other'").await?;
-    let id: String = session.query_one("SELECT id FROM sms_outbox_enqueue('0501234567', 'x')", &[]).await?.try_get(0)?;
+    let id: String =
+        session.query_one("SELECT id FROM sms_outbox_enqueue('0501234567', 'x')", &[]).await?.try_get(0)?;
     assert_eq!(queue.field(&id, "organization_id").await?.as_deref(), Some("other"));
     let id = enqueue(&session, "shop", "the argument is stronger").await?;
     assert_eq!(queue.field(&id, "organization_id").await?.as_deref(), Some("shop"));
@@ -272,8 +288,10 @@ async fn takes_defaults_from_settings(major: Major) -> Result<()> {
     let name = queue.name();
     queue.sql(&format!("ALTER DATABASE \"{name}\" SET sms_outbox.default_region = 'EG'; ALTER DATABASE \"{name}\" SET sms_outbox.schedule_limit = '1d'")).await?;
     let session = queue.connect_as("app").await?;
-    let id: String =
-        session.query_one("SELECT id FROM sms_outbox_enqueue('01001234567', 'x', organization_id => 'shop')", &[]).await?.try_get(0)?;
+    let id: String = session
+        .query_one("SELECT id FROM sms_outbox_enqueue('01001234567', 'x', organization_id => 'shop')", &[])
+        .await?
+        .try_get(0)?;
     assert_eq!(queue.field(&id, "mobile").await?.as_deref(), Some("+201001234567"));
     let fault = refused(
         &session,
@@ -288,7 +306,10 @@ async fn queues_many_or_none(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     queue.sql("SELECT sms_outbox.set_organization('shop', time_zone => 'Asia/Riyadh')").await?;
     let first: String = queue
-        .value("SELECT id FROM sms_outbox_enqueue('0501234567', 'k0', idempotency_key => 'k0', organization_id => 'shop')", &[])
+        .value(
+            "SELECT id FROM sms_outbox_enqueue('0501234567', 'k0', idempotency_key => 'k0', organization_id => 'shop')",
+            &[],
+        )
         .await?;
     let many: Vec<String> = ids(
         queue.admin(),
@@ -302,7 +323,10 @@ async fn queues_many_or_none(major: Major) -> Result<()> {
     )
     .await?;
     assert_eq!(many.len(), 6);
-    assert!(many[2] == first && many[1] == many[3] && many[4] == many[5] && many[0] < many[1] && many[1] < many[4], "{many:?}");
+    assert!(
+        many[2] == first && many[1] == many[3] && many[4] == many[5] && many[0] < many[1] && many[1] < many[4],
+        "{many:?}"
+    );
     let rows = queue.rows("SELECT message, idempotency_mismatch, priority FROM sms_outbox.outbox ORDER BY id").await?;
     let expected = [("k0", 0, 1), ("plain", 0, 1), ("k2", 0, 1), ("k1", 1, 2)].map(|(message, mismatch, priority)| {
         json!({ "message": message, "idempotency_mismatch": mismatch, "priority": priority })
@@ -331,7 +355,10 @@ async fn queues_many_or_none(major: Major) -> Result<()> {
             &[],
         )
         .await?;
-    assert_eq!(queue.field(&local, "(datetime = date_trunc('minute', now() + interval '1 day'))").await?.as_deref(), Some("true"));
+    assert_eq!(
+        queue.field(&local, "(datetime = date_trunc('minute', now() + interval '1 day'))").await?.as_deref(),
+        Some("true")
+    );
     assert_eq!(queue.count("sms_outbox_enqueue_many('[]', 'shop')").await?, 0);
     queue.assert_placed().await
 }
@@ -342,7 +369,8 @@ async fn works_for_the_application_alone(major: Major) -> Result<()> {
     enqueue(&queue.connect_as("app").await?, "shop", "allowed").await?;
     for role in ["worker", "monitor"] {
         let session = queue.connect_as(role).await?;
-        let fault = refused(&session, "SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')").await?;
+        let fault =
+            refused(&session, "SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')").await?;
         assert_eq!(fault.code().code(), "42501", "{role}");
     }
     Ok(())

@@ -56,7 +56,10 @@ async fn waits_for_the_first_caller(major: Major) -> Result<()> {
             (second, answer)
         });
         queue
-            .wait_until("the second waits", "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')")
+            .wait_until(
+                "the second waits",
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')",
+            )
             .await?;
         let (other, _, replay) = with_key(queue.admin(), "shop", &format!("another {end}"), "x").await?;
         assert!(!replay && other != id, "another key waits for nobody");
@@ -65,13 +68,19 @@ async fn waits_for_the_first_caller(major: Major) -> Result<()> {
         (second, answer) = waiting.await?;
         let (second_id, _, replay) = answer?;
         assert_eq!((replay, second_id == id), (replayed, replayed), "after {end}");
-        queue.sql("DELETE FROM sms_outbox.idempotency; DELETE FROM sms_outbox.ready; DELETE FROM sms_outbox.message").await?;
+        queue
+            .sql("DELETE FROM sms_outbox.idempotency; DELETE FROM sms_outbox.ready; DELETE FROM sms_outbox.message")
+            .await?;
     }
     // Above READ COMMITTED the loser cannot see the winner's message: it is told to try again.
     second.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT").await?;
     second.query("SELECT count(*) FROM sms_outbox.outbox", &[]).await?;
     with_key(&first, "shop", "later", "x").await?;
-    let fault = refused(&second, "SELECT sms_outbox_enqueue('0501234567', 'x', idempotency_key => 'later', organization_id => 'shop')").await?;
+    let fault = refused(
+        &second,
+        "SELECT sms_outbox_enqueue('0501234567', 'x', idempotency_key => 'later', organization_id => 'shop')",
+    )
+    .await?;
     assert_eq!(fault.code().code(), "40001");
     Ok(())
 }
@@ -82,9 +91,12 @@ async fn shows_what_became_of_the_first(major: Major) -> Result<()> {
         let (_, status, replay) = with_key(queue.admin(), "shop", key, "x").await?;
         Ok((status, replay))
     };
-    for (outcome, status) in
-        [("accepted", "sent"), ("refused_recipient", "failed"), ("unclear", "dispatch_timeout"), ("throttled", "pending")]
-    {
+    for (outcome, status) in [
+        ("accepted", "sent"),
+        ("refused_recipient", "failed"),
+        ("unclear", "dispatch_timeout"),
+        ("throttled", "pending"),
+    ] {
         let (id, ..) = with_key(queue.admin(), "shop", outcome, "x").await?;
         assert_eq!(again(outcome).await?, ("pending".to_owned(), true));
         let attempt = queue.lease(&id).await?;

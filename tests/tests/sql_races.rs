@@ -34,6 +34,11 @@ async fn run(client: &Client, call: &str, id: &str) -> Result<String, Error> {
     client.query_one(&format!("SELECT sms_outbox.{call}('{id}')::text"), &[]).await?.try_get(0)
 }
 
+/// Many failures in a row would block the app.
+async fn close_breaker(queue: &Queue) -> Result<()> {
+    queue.sql("DELETE FROM sms_outbox.app_health").await
+}
+
 async fn claims_each_message_once(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     let ids = enqueue_many(&queue, 1600).await?;
@@ -119,8 +124,10 @@ async fn settles_a_late_acceptance(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     let (early, late) = (queue.connect_as("worker").await?, queue.connect_as("worker").await?);
     for (round, id) in enqueue_many(&queue, RACES).await?.into_iter().enumerate() {
+        close_breaker(&queue).await?;
         assert_eq!(queue.attempt(&id, "unclear").await?, "dispatch_timeout");
         run(queue.admin(), "retry", &id).await?;
+        close_breaker(&queue).await?;
         assert_eq!(queue.lease(&id).await?, 2);
         // The first attempt turns out to be accepted while the second one ends, in whatever way.
         let second = ["not_sent", "unclear", "throttled", "refused_content", "refused_recipient"][round % 5];
@@ -128,9 +135,17 @@ async fn settles_a_late_acceptance(major: Major) -> Result<()> {
         assert!(first?.applied && ended?.applied);
         assert_eq!(queue.status(&id).await?, "sent", "{second}");
         let again = finish(&early, "w", &id, 1, "accepted").await?;
-        assert_eq!((again.applied, again.dispatch_status.as_deref()), (false, Some("sent")), "repeated, it does no harm");
+        assert_eq!(
+            (again.applied, again.dispatch_status.as_deref()),
+            (false, Some("sent")),
+            "repeated, it does no harm"
+        );
     }
-    assert_eq!(queue.count("sms_outbox.ready").await? + queue.count("sms_outbox.scheduled").await?, 0, "nothing is tried again");
+    assert_eq!(
+        queue.count("sms_outbox.ready").await? + queue.count("sms_outbox.scheduled").await?,
+        0,
+        "nothing is tried again"
+    );
     let sent: i64 = queue.value("SELECT sent FROM sms_outbox.queue_stats", &[]).await?;
     assert_eq!(sent, i64::try_from(RACES)?, "each counts once");
     queue.assert_placed().await
@@ -154,7 +169,11 @@ async fn maintains_twice_at_once(major: Major) -> Result<()> {
     for _ in 0..4 {
         let session = queue.connect().await?;
         runs.push(async move {
-            while session.query_one("SELECT bool_or(more) FROM sms_outbox.run_maintenance()", &[]).await?.try_get::<_, bool>(0)? {}
+            while session
+                .query_one("SELECT bool_or(more) FROM sms_outbox.run_maintenance()", &[])
+                .await?
+                .try_get::<_, bool>(0)?
+            {}
             Ok::<_, Error>(())
         });
     }
@@ -166,7 +185,10 @@ async fn maintains_twice_at_once(major: Major) -> Result<()> {
                     dispatch_timeout, expired FROM sms_outbox.queue_stats",
         )
         .await?;
-    assert_eq!(places, [serde_json::json!({ "attempts": 2000, "ready": 500, "dispatch_timeout": 2000, "expired": 500 })]);
+    assert_eq!(
+        places,
+        [serde_json::json!({ "attempts": 2000, "ready": 500, "dispatch_timeout": 2000, "expired": 500 })]
+    );
     queue.assert_placed().await
 }
 
@@ -174,12 +196,17 @@ async fn finishes_or_times_out(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     let worker = queue.connect_as("worker").await?;
     for id in enqueue_many(&queue, RACES).await? {
+        close_breaker(&queue).await?;
         let attempt = queue.lease(&id).await?;
         queue.sql("UPDATE sms_outbox.lease SET expires_at = now()").await?;
         let (maintained, finished) = join(queue.maintain(), finish(&worker, "w", &id, attempt, "accepted")).await;
         maintained?;
         let finished = finished?;
-        assert_eq!((finished.applied, finished.dispatch_status.as_deref()), (true, Some("sent")), "in time or late, it is recorded");
+        assert_eq!(
+            (finished.applied, finished.dispatch_status.as_deref()),
+            (true, Some("sent")),
+            "in time or late, it is recorded"
+        );
         assert_eq!(queue.status(&id).await?, "sent");
     }
     assert_eq!(queue.count("sms_outbox.attempt").await?, i64::try_from(RACES)?);

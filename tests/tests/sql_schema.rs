@@ -43,7 +43,9 @@ const MEMBERS: &str = "(SELECT d.classid, d.objid FROM pg_depend AS d JOIN pg_ex
 async fn is_commented_pinned_and_owned(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     // The functions of type message_id are PostgreSQL's own for uuid, under the name that a type must give them.
-    let ours = format!("{MEMBERS} JOIN pg_proc AS p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid WHERE p.proname NOT LIKE 'message\\_id%'");
+    let ours = format!(
+        "{MEMBERS} JOIN pg_proc AS p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid WHERE p.proname NOT LIKE 'message\\_id%'"
+    );
     for (what, faulty) in [
         ("a function without comment", format!("SELECT p.oid::regprocedure::text AS f FROM {ours} AND obj_description(p.oid, 'pg_proc') IS NULL")),
         (
@@ -128,6 +130,7 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
         ("SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')", "ao"),
         ("SELECT sms_outbox_enqueue_many('[]', 'shop')", "ao"),
         ("SELECT * FROM sms_outbox.outbox WHERE id = (SELECT max(id::text) FROM sms_outbox.outbox)", "ao"),
+        ("SELECT id::text FROM sms_outbox.outbox WHERE id = 'r00000000000000000000000000'::text", "ao"),
         ("SELECT * FROM sms_outbox.attempts", "ao"),
         (LOOK, "w"),
         ("SELECT * FROM sms_outbox.apps(ARRAY['shop'])", "w"),
@@ -182,7 +185,10 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
         let rows = monitor.query(&format!("SELECT row_to_json(v)::text FROM sms_outbox.{view} AS v"), &[]).await?;
         for row in rows {
             let text: String = row.try_get(0)?;
-            assert!(!text.contains("501234567") && !text.contains("canary") && !text.contains("\"t\""), "{view}: {text}");
+            assert!(
+                !text.contains("501234567") && !text.contains("canary") && !text.contains("\"t\""),
+                "{view}: {text}"
+            );
         }
     }
     Ok(())
@@ -190,7 +196,8 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
 
 async fn knows_the_providers_of_the_worker(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
-    let catalog: Value = serde_json::from_str(&std::fs::read_to_string(paths::checkout("worker/src/provider/catalog.json"))?)?;
+    let catalog: Value =
+        serde_json::from_str(&std::fs::read_to_string(paths::checkout("worker/src/provider/catalog.json"))?)?;
     let installed = queue.rows("SELECT slug, name, config FROM sms_outbox.provider ORDER BY slug").await?;
     assert_eq!(by_slug(&Value::from(installed))?, by_slug(&catalog)?);
     Ok(())

@@ -14,7 +14,8 @@ async fn makes_itself_durable(major: Major) -> Result<()> {
     let id = queue.enqueue("x").await?;
     let session = queue.connect().await?;
     session.batch_execute("SET synchronous_commit = off").await?;
-    let durability = async || -> Result<String> { Ok(session.query_one("SHOW synchronous_commit", &[]).await?.try_get(0)?) };
+    let durability =
+        async || -> Result<String> { Ok(session.query_one("SHOW synchronous_commit", &[]).await?.try_get(0)?) };
     session.batch_execute("BEGIN").await?;
     assert_eq!(claim(&session, "w", &[&id], queue.app()).await?[0].result, "leased");
     assert_eq!(durability().await?, "on", "until after the commit of the claim");
@@ -43,7 +44,12 @@ async fn times_out_by_the_clock_of_the_server(major: Major) -> Result<()> {
     let worker = queue.connect_as("worker").await?;
     let id = queue.enqueue("x").await?;
     claim(&worker, "w", &[&id], queue.app()).await?;
-    let lasts: bool = queue.value("SELECT expires_at - started_at BETWEEN interval '10 min' AND interval '10 min 1 s' FROM sms_outbox.lease", &[]).await?;
+    let lasts: bool = queue
+        .value(
+            "SELECT expires_at - started_at BETWEEN interval '10 min' AND interval '10 min 1 s' FROM sms_outbox.lease",
+            &[],
+        )
+        .await?;
     assert!(lasts, "a lease lasts as long as the setting says");
     queue.maintain().await?;
     assert_eq!(queue.status(&id).await?, "sending", "not before its time");
@@ -141,7 +147,11 @@ async fn retries_drop_a_past_validity(major: Major) -> Result<()> {
             "UPDATE sms_outbox.message SET valid_until = now(); SELECT sms_outbox.cancel('{id}'); SELECT sms_outbox.retry('{id}')"
         ))
         .await?;
-    assert_eq!(queue.count("sms_outbox.ready WHERE valid_until IS NULL").await?, 1, "an operator wants it all the same");
+    assert_eq!(
+        queue.count("sms_outbox.ready WHERE valid_until IS NULL").await?,
+        1,
+        "an operator wants it all the same"
+    );
     queue.maintain().await?;
     assert_eq!(queue.attempt(&id, "accepted").await?, "sent");
     Ok(())

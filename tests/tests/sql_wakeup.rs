@@ -37,7 +37,10 @@ impl Listener {
     }
 
     async fn next(&mut self) -> Result<String> {
-        tokio::time::timeout(patience(), self.channels.recv()).await.context("no notification came")?.context("the session ended")
+        tokio::time::timeout(patience(), self.channels.recv())
+            .await
+            .context("no notification came")?
+            .context("the session ended")
     }
 
     /// Notifications that came before one that is sent now: they are delivered in the order of commits.
@@ -94,7 +97,9 @@ async fn coalesces_the_wake_ups_of_many_commits(major: Major) -> Result<()> {
     assert!((1..=400).contains(&notifications), "{notifications} notifications for 800 commits");
 
     // The worker that sends them is replaced; a wake-up wanted meanwhile is not lost.
-    queue.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sms_outbox maintainer'").await?;
+    queue
+        .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sms_outbox maintainer'")
+        .await?;
     queue.enqueue("while it is away").await?;
     listener.next().await?;
     Ok(())
@@ -115,12 +120,17 @@ async fn notifies_by_trigger_or_not_at_all(major: Major) -> Result<()> {
     enqueue(&session, "shop", "does not wake").await?;
     session.batch_execute("ROLLBACK").await?;
     assert_eq!(listener.until_fence(&queue).await?, 1, "one a transaction, none for a rollback");
-    let later = "SELECT sms_outbox_enqueue('0501234567', 'x', datetime => now() + interval '1 day', organization_id => 'shop')";
+    let later =
+        "SELECT sms_outbox_enqueue('0501234567', 'x', datetime => now() + interval '1 day', organization_id => 'shop')";
     session.batch_execute(later).await?;
     assert_eq!(listener.until_fence(&queue).await?, 0, "what is not due wakes nobody");
     session.batch_execute("BEGIN").await?;
     enqueue(&session, "shop", "prepared").await?;
-    assert_eq!(refused(&session, &format!("PREPARE TRANSACTION '{}'", queue.name())).await?.code().code(), "0A000", "core's own limit");
+    assert_eq!(
+        refused(&session, &format!("PREPARE TRANSACTION '{}'", queue.name())).await?.code().code(),
+        "0A000",
+        "core's own limit"
+    );
 
     session.batch_execute("SET sms_outbox.wakeup = 'off'").await?;
     enqueue(&session, "shop", "found by polling").await?;

@@ -81,9 +81,10 @@ impl Marks {
             self.observe_exact(range, last, snapshot);
             return;
         }
-        let reached = reached(range.after, last, snapshot);
+        let reached = reached(last, snapshot);
         self.pass(range.priority, range.after, reached, snapshot);
         if let Some(log) = self.logs.get_mut(usize::from(range.priority)) {
+            // An older snapshot than the one before (another server behind a pooler) moves nothing back.
             log.mark = log.mark.max(reached);
         }
     }
@@ -133,11 +134,9 @@ impl Marks {
     }
 }
 
-/// Where a range that follows the log has got to.
-pub(super) fn reached(after: Mark, last: Option<Mark>, snapshot: &Snapshot) -> Mark {
-    let end = last.unwrap_or(Mark { xid: snapshot.xmax, id: Uuid::nil() });
-    // An older snapshot than the one before (another server behind a pooler) has read nothing new.
-    end.max(after)
+/// Where a range that follows the log has got to: below where it began, if the snapshot is an older one.
+pub(super) fn reached(last: Option<Mark>, snapshot: &Snapshot) -> Mark {
+    last.unwrap_or(Mark { xid: snapshot.xmax, id: Uuid::nil() })
 }
 
 fn has_ended(xid: Xid, snapshot: &Snapshot) -> bool {

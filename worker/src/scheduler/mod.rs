@@ -125,7 +125,7 @@ impl Scheduler {
         self.marks.note_ended(&looked.snapshot);
         match look.ranges.as_slice() {
             [range] if !look.organizations.is_empty() => {
-                let reached = reached(range.after, lasts.first().copied().flatten(), &looked.snapshot);
+                let reached = reached(lasts.first().copied().flatten(), &looked.snapshot);
                 let got_on = self.observe_reading_on(now, look, range, looked, reached);
                 more || (got_on && self.window.is_hungry()) || self.marks.has_ended_late()
             }

@@ -401,10 +401,11 @@ impl Window {
         let mut got_on = false;
         for (key, (unread, settled)) in reading.lanes {
             let lane = self.lanes_mut(reading.priority).entry(key.clone()).or_default();
-            match (unread, lane.unread) {
-                // All that was read found its place: the lane follows the log again, or reads on from there.
-                (Some(unread), None) if reached.max(unread) < mark => lane.unread = Some(reached.max(unread)),
-                (_, _) => {}
+            // What lies behind is read on from here, or by following the log. Rows may have been dropped meanwhile,
+            // before or behind this place: the lower one counts.
+            let read_to = unread.map(|unread| reached.max(unread)).filter(|read_to| *read_to < mark);
+            if let Some(read_to) = read_to {
+                lane.lower_unread(read_to);
             }
             if let Some(span) = settled.filter(|span| reached < span.upto) {
                 lane.settled = Some(Span { from: span.from.max(reached), ..span });
@@ -432,4 +433,43 @@ impl Reading {
 /// The place from which this row would be the next one. Ids are never nil.
 fn just_before(mark: Mark) -> Mark {
     Mark { xid: mark.xid, id: Uuid::from_u128(mark.id.as_u128().saturating_sub(1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(organization: &str, pinned: Option<&str>, xid: Xid) -> Entry {
+        Entry {
+            range: 0,
+            id: MessageId(Uuid::from_u128(u128::from(xid))),
+            organization: organization.into(),
+            priority: 1,
+            xid,
+            pinned: pinned.map(Into::into),
+            refused_by: Vec::new(),
+            avoid: Vec::new(),
+        }
+    }
+
+    /// A lane whose late row found no room holds later ones. If such a one has to go while the lane is read on by a
+    /// page that ends before the late row, the late row's place is the one to keep.
+    #[test]
+    fn a_message_evicted_while_its_lane_is_read_on_hides_no_earlier_one() {
+        let mut window = Window::new(12, 2);
+        for row in [entry("bank", None, 13), entry("bank", None, 19), entry("shop", None, 6), entry("clinic", None, 21)]
+        {
+            assert!(window.offer(Duration::ZERO, &row, true));
+        }
+        let late = entry("bank", None, 15);
+        assert!(!window.offer(Duration::ZERO, &late, true), "its lane is full");
+        let start = Mark { xid: 15, id: Uuid::from_u128(14) };
+        let reading = window.begin_reading(1, start, &["bank".into()]);
+        assert!(window.offer(Duration::ZERO, &entry("bank", Some("sandbox"), 8), true), "19 makes room");
+        window.end_reading(reading, start, Mark { xid: 23, id: Uuid::nil() });
+
+        window.ask(1, &("bank".into(), None), Mark { xid: 13, id: Uuid::from_u128(13) });
+        window.drop_asked(Duration::ZERO, MessageId(Uuid::from_u128(13)));
+        assert_eq!(window.hungry(Duration::ZERO, 10), Some((1, start, vec!["bank".into()])));
+    }
 }

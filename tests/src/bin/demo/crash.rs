@@ -35,7 +35,9 @@ pub(crate) async fn play(stage: &mut Stage<'_>) -> Result<()> {
         stage.taqnyat.add_rules(&json!({"behaviour": "stall_after_headers", "to": held.to, "times": 1})).await?;
     }
     stage.terminal.does("provider", "will accept orders 2003 and 2004, and be slow to answer");
-    stage.terminal.does("psql", "BEGIN; INSERT INTO orders (2001 … 2008); sms_outbox_enqueue_many('[…]', 'riyadh'); COMMIT");
+    stage
+        .terminal
+        .does("psql", "BEGIN; INSERT INTO orders (2001 … 2008); sms_outbox_enqueue_many('[…]', 'riyadh'); COMMIT");
     let committed = stage.shop.commit_all(&stage.database, &ORDERS).await?;
     let ids: Vec<&str> = committed.iter().map(|answer| answer.id.as_str()).collect();
     let since = Instant::now();
@@ -79,7 +81,8 @@ fn held_accepted(stage: &Stage<'_>) -> Result<Option<()>> {
 
 /// How many of the messages are sent, sending, pending and ended as `dispatch_timeout`.
 async fn counts(stage: &Stage<'_>, ids: &[&str]) -> Result<[usize; 4]> {
-    let query = "SELECT dispatch_status::text FROM sms_outbox.outbox WHERE id = ANY ($1::text[]::sms_outbox.message_id[])";
+    let query =
+        "SELECT dispatch_status::text FROM sms_outbox.outbox WHERE id = ANY ($1::text[]::sms_outbox.message_id[])";
     let rows = stage.database.admin().query(query, &[&ids]).await?;
     let mut counts = [0; 4];
     for row in rows {

@@ -19,7 +19,8 @@ pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
     cluster.keep();
     run::keep()?;
 
-    let psql = format!("{} '{}'", paths::server(cluster.major())?.join("bin/psql").display(), stage.database.url("app"));
+    let psql =
+        format!("{} '{}'", paths::server(cluster.major())?.join("bin/psql").display(), stage.database.url("app"));
     let operator = stage.database.url("operator");
     let command = format!("DATABASE_URL='{operator}' {}", paths::command()?.display());
     let terminal = stage.terminal;
@@ -32,7 +33,9 @@ pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
     block(
         "enqueue",
         &[
-            format!("{psql} -c \"SELECT * FROM sms_outbox_enqueue('050 123 4599', 'Hello', organization_id => 'riyadh')\""),
+            format!(
+                "{psql} -c \"SELECT * FROM sms_outbox_enqueue('050 123 4599', 'Hello', organization_id => 'riyadh')\""
+            ),
             format!(
                 "DATABASE_URL='{}' {} enqueue --organization riyadh --mobile '050 123 4598' --message Hello --wait 10s",
                 stage.database.url("app"),
@@ -49,7 +52,10 @@ pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
         ],
     );
     let logs: Vec<String> = stage.database.logs().iter().map(|log| log.display().to_string()).collect();
-    block("logs of the workers and the server", &[format!("tail -f {} {}", logs.join(" "), cluster.log_file().display())]);
+    block(
+        "logs of the workers and the server",
+        &[format!("tail -f {} {}", logs.join(" "), cluster.log_file().display())],
+    );
     block("stop it and remove all", &["make stop".to_owned()]);
     Ok(())
 }

@@ -47,6 +47,7 @@ const VIEWS: [(&str, &str, &str); 6] = [
 
 /// Prints the views as psql lays them out.
 pub(crate) async fn show_views(stage: &Stage<'_>) -> Result<()> {
+    stage.terminal.heading("What the views say, as psql prints them; the wide ones without some columns");
     for (login, view, query) in VIEWS {
         let mut psql = stage.database.cluster().tool("psql")?;
         psql.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-P", "footer=off", "-f", "-", "-d"]);

@@ -100,7 +100,10 @@ impl<'a> Stage<'a> {
     /// Waits until a message is sent, by the app of `slug` and over its wire, once.
     pub(crate) async fn wait_sent(&self, id: &str, order: &Order, slug: &str) -> Result<Standing> {
         let what = format!("order {} is sent by {slug}", order.number);
-        let sent = async || Ok(Some(self.standing(id).await?).filter(|standing| standing.status != "pending" && standing.status != "sending"));
+        let sent = async || {
+            Ok(Some(self.standing(id).await?)
+                .filter(|standing| standing.status != "pending" && standing.status != "sending"))
+        };
         let standing = self.database.wait_for(&what, sent).await?;
         ensure!(
             standing.status == "sent" && standing.slug.as_deref() == Some(slug),
@@ -109,7 +112,11 @@ impl<'a> Stage<'a> {
         );
         let accepted = self.accepted(order)?;
         let wires: Vec<&str> = accepted.iter().map(|one| one.provider.as_str()).collect();
-        ensure!(wires == [slug], "expected: {slug} accepted order {} once; seen in the providers' journals: {wires:?}", order.number);
+        ensure!(
+            wires == [slug],
+            "expected: {slug} accepted order {} once; seen in the providers' journals: {wires:?}",
+            order.number
+        );
         Ok(standing)
     }
 
@@ -117,7 +124,12 @@ impl<'a> Stage<'a> {
     pub(crate) async fn standing(&self, id: &str) -> Result<Standing> {
         let query = "SELECT dispatch_status::text, provider_slug, provider_message_id
             FROM sms_outbox.outbox WHERE id = $1::text::sms_outbox.message_id";
-        let row = self.database.admin().query_opt(query, &[&id]).await?.with_context(|| format!("{id} is not in the outbox"))?;
+        let row = self
+            .database
+            .admin()
+            .query_opt(query, &[&id])
+            .await?
+            .with_context(|| format!("{id} is not in the outbox"))?;
         Ok(Standing { status: row.try_get(0)?, slug: row.try_get(1)?, provider_message_id: row.try_get(2)? })
     }
 
@@ -159,7 +171,12 @@ fn apps(taqnyat: &Sandbox, others: &Sandbox) -> Vec<(&'static str, &'static str,
         "base_url": at(others, "twilio"),
     });
     vec![
-        ("riyadh", "taqnyat-sms", 10, json!({"bearer_token": "demo", "sender": "MyShop", "base_url": at(taqnyat, "taqnyat")})),
+        (
+            "riyadh",
+            "taqnyat-sms",
+            10,
+            json!({"bearer_token": "demo", "sender": "MyShop", "base_url": at(taqnyat, "taqnyat")}),
+        ),
         ("riyadh", "mora-sms", 20, mora.clone()),
         ("riyadh", "sandbox", 30, own("riyadh")),
         ("london", "twilio-sms", 10, twilio),

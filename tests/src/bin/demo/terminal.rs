@@ -28,7 +28,11 @@ impl Terminal {
     pub(crate) fn new() -> Self {
         // https://no-color.org: set and not empty, whatever the value.
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colours: stdout().is_terminal() && !refused, steps: Cell::new(0), step: RefCell::new("getting ready".to_owned()) }
+        Self {
+            colours: stdout().is_terminal() && !refused,
+            steps: Cell::new(0),
+            step: RefCell::new("getting ready".to_owned()),
+        }
     }
 
     /// A heading.

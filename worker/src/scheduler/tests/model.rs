@@ -161,7 +161,7 @@ fn play(history: &[Step], forgetful: bool) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_committed_message_is_picked_in_the_end(history in steps()) {
