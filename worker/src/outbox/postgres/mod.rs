@@ -106,7 +106,7 @@ impl PostgresOutbox {
 
 fn no_connection(error: PoolError) -> OutboxError {
     match error {
-        PoolError::Backend(error) => OutboxError::Unavailable(Box::new(error)),
+        PoolError::Backend(error) => OutboxError::Unavailable(connect::causes(&error).into()),
         other => OutboxError::Unavailable(Box::new(other)),
     }
 }
@@ -117,12 +117,12 @@ fn refused(error: Error) -> OutboxError {
         Some(db) => {
             let code = db.code().code();
             if ["57", "08", "53", "40", "58"].contains(&&code[..2]) || code == "25006" || code == "55P03" {
-                OutboxError::Unavailable(Box::new(error))
+                OutboxError::Unavailable(connect::causes(&error).into())
             } else {
                 OutboxError::Refused { sqlstate: code.to_owned(), message: db.message().to_owned() }
             }
         }
-        None => OutboxError::Unavailable(Box::new(error)),
+        None => OutboxError::Unavailable(connect::causes(&error).into()),
     }
 }
 
