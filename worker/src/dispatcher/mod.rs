@@ -80,6 +80,8 @@ pub struct Dispatcher<O, D> {
     ended: mpsc::Sender<Finish>,
     recorded: mpsc::Receiver<Vec<Token>>,
     next_look: Duration,
+    /// Something was claimed since the last look: what is held in memory may run short.
+    claimed_since_look: bool,
     next_reconcile: Duration,
     not_before: Duration,
 }
@@ -102,6 +104,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             ended,
             recorded,
             next_look: Duration::ZERO,
+            claimed_since_look: false,
             next_reconcile: RECONCILE_INTERVAL,
             not_before: Duration::ZERO,
         }
@@ -165,7 +168,9 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             self.reconcile().await?;
         }
         let mut more = false;
-        if self.now() >= self.next_look {
+        let runs_short = self.claimed_since_look && self.scheduler.runs_short();
+        if runs_short || self.now() >= self.next_look {
+            self.claimed_since_look = false;
             let look = self.scheduler.next_look(self.now());
             let looked = self.outbox.look(&look).await?;
             more = self.scheduler.observe(self.now(), &look, &looked);
@@ -198,6 +203,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             }
         };
         self.scheduler.claimed(self.now(), &claims, &answers);
+        self.claimed_since_look = true;
         for answer in answers {
             if let Claimed::Leased(lease) = answer {
                 self.begin(*lease, asked);

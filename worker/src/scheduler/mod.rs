@@ -356,6 +356,11 @@ impl Scheduler {
         apps.chain(self.turns.next_wake()).chain(self.window.next_wake()).min()
     }
 
+    /// Whether the log holds more for an organization whose messages in memory run short: a look need not wait.
+    pub fn runs_short(&self) -> bool {
+        self.window.is_hungry()
+    }
+
     /// Messages held in memory.
     pub fn held(&self) -> usize {
         self.window.held()
