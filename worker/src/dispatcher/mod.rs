@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::start::run;
+use crate::logging::Told;
 use crate::message::{AppId, AttemptStatus, MessageId};
 use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
 use crate::scheduler::Scheduler;
@@ -80,8 +81,11 @@ pub struct Dispatcher<O, D> {
     ended: mpsc::Sender<Finish>,
     recorded: mpsc::Receiver<Vec<Token>>,
     next_look: Duration,
+    /// Something was claimed since the last look: what is held in memory may run short.
+    claimed_since_look: bool,
     next_reconcile: Duration,
     not_before: Duration,
+    told: Told,
 }
 
 impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
@@ -102,8 +106,10 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             ended,
             recorded,
             next_look: Duration::ZERO,
+            claimed_since_look: false,
             next_reconcile: RECONCILE_INTERVAL,
             not_before: Duration::ZERO,
+            told: Told::default(),
         }
     }
 
@@ -142,11 +148,16 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             let worked = match self.step().await {
                 Ok(worked) => worked,
                 Err(error) => {
-                    tracing::warn!(%error, "the outbox did not answer; trying again");
+                    if self.told.is_news(&error) {
+                        tracing::warn!(%error, "nothing can be claimed; trying again");
+                    }
                     self.not_before = self.now() + ERROR_PAUSE;
                     return;
                 }
             };
+            if self.told.is_over() {
+                tracing::info!("claiming again");
+            }
             self.collect();
             if !worked {
                 return;
@@ -165,7 +176,9 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             self.reconcile().await?;
         }
         let mut more = false;
-        if self.now() >= self.next_look {
+        let runs_short = self.claimed_since_look && self.scheduler.runs_short();
+        if runs_short || self.now() >= self.next_look {
+            self.claimed_since_look = false;
             let look = self.scheduler.next_look(self.now());
             let looked = self.outbox.look(&look).await?;
             more = self.scheduler.observe(self.now(), &look, &looked);
@@ -198,6 +211,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             }
         };
         self.scheduler.claimed(self.now(), &claims, &answers);
+        self.claimed_since_look = true;
         for answer in answers {
             if let Claimed::Leased(lease) = answer {
                 self.begin(*lease, asked);
@@ -215,7 +229,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             // A bug in an adapter must not lose the message: what it did is unclear, and said so.
             let attempt = AssertUnwindSafe(deliver.deliver(&lease, asked)).catch_unwind().await;
             let outcome = attempt.unwrap_or_else(|_| {
-                tracing::error!(id = %lease.id, attempt = lease.attempt, provider = %lease.slug, "the adapter panicked");
+                tracing::error!(message_id = %lease.id, attempt = lease.attempt, slug = %lease.slug, "the adapter panicked");
                 own_outcome(AttemptStatus::Unclear, "panic", "the provider's adapter failed; it may have been sent")
             });
             let finish = Finish { id: lease.id, attempt: lease.attempt, outcome };
@@ -278,7 +292,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         tokio::select! {
             tokens = self.recorded.recv() => self.release(tokens.unwrap_or_default()),
             () = wake.notified() => self.next_look = self.now(),
-            _ = self.signals.workers.changed() => self.signals.workers.mark_changed(),
+            Ok(()) = self.signals.workers.changed() => self.signals.workers.mark_changed(),
             () = tokio::time::sleep(pause) => {}
         }
     }
