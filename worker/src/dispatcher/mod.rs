@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::start::run;
+use crate::logging::Told;
 use crate::message::{AppId, AttemptStatus, MessageId};
 use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
 use crate::scheduler::Scheduler;
@@ -84,6 +85,7 @@ pub struct Dispatcher<O, D> {
     claimed_since_look: bool,
     next_reconcile: Duration,
     not_before: Duration,
+    told: Told,
 }
 
 impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
@@ -107,6 +109,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             claimed_since_look: false,
             next_reconcile: RECONCILE_INTERVAL,
             not_before: Duration::ZERO,
+            told: Told::default(),
         }
     }
 
@@ -145,11 +148,16 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             let worked = match self.step().await {
                 Ok(worked) => worked,
                 Err(error) => {
-                    tracing::warn!(%error, "the outbox did not answer; trying again");
+                    if self.told.is_news(&error) {
+                        tracing::warn!(%error, "nothing can be claimed; trying again");
+                    }
                     self.not_before = self.now() + ERROR_PAUSE;
                     return;
                 }
             };
+            if self.told.is_over() {
+                tracing::info!("claiming again");
+            }
             self.collect();
             if !worked {
                 return;
@@ -221,7 +229,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             // A bug in an adapter must not lose the message: what it did is unclear, and said so.
             let attempt = AssertUnwindSafe(deliver.deliver(&lease, asked)).catch_unwind().await;
             let outcome = attempt.unwrap_or_else(|_| {
-                tracing::error!(id = %lease.id, attempt = lease.attempt, provider = %lease.slug, "the adapter panicked");
+                tracing::error!(message_id = %lease.id, attempt = lease.attempt, slug = %lease.slug, "the adapter panicked");
                 own_outcome(AttemptStatus::Unclear, "panic", "the provider's adapter failed; it may have been sent")
             });
             let finish = Finish { id: lease.id, attempt: lease.attempt, outcome };
@@ -284,7 +292,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         tokio::select! {
             tokens = self.recorded.recv() => self.release(tokens.unwrap_or_default()),
             () = wake.notified() => self.next_look = self.now(),
-            _ = self.signals.workers.changed() => self.signals.workers.mark_changed(),
+            Ok(()) = self.signals.workers.changed() => self.signals.workers.mark_changed(),
             () = tokio::time::sleep(pause) => {}
         }
     }

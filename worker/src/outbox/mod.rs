@@ -235,10 +235,11 @@ pub struct Heartbeat {
 /// Why the outbox did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// The database cannot be reached, or went away in the middle: nothing is known of the call's effect. Ask again.
-    #[error("the database is away: {0}")]
+    /// The database cannot serve the call now: out of reach, gone in the middle, or in a state that somebody must mend.
+    /// Nothing is known of the call's effect. Ask again.
+    #[error("the database cannot serve now: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database refused the call as it stands; asking again changes nothing.
+    /// The database refused the values of the call; asking again changes nothing.
     #[error("the database refused: {message} (SQLSTATE {sqlstate})")]
     Refused {
         /// Its SQLSTATE.
