@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 4;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LOOK: &str = "SELECT l.snapshot::text, l.range, l.id::uuid, l.organization_id, l.priority, l.xid::text, \
-     l.preferred_provider_slug, l.refused_by, l.avoid \
+     l.preferred_provider_slug, l.refused_by, l.avoid, CASE WHEN l.snapshot IS NOT NULL THEN sms_outbox.server_id() END \
      FROM sms_outbox.look($1, $2::text[]::xid8[], $3::uuid[]::sms_outbox.message_id[], $4::text[]::xid8[], $5, $6) AS l";
 const APPS: &str = "SELECT a.app_id, a.organization_id, a.provider_slug, a.\"position\", a.weight, a.max_in_flight, \
      a.rate, a.state, a.blocked_seconds FROM sms_outbox.apps($1) AS a";
@@ -108,7 +108,7 @@ impl PostgresOutbox {
 
 fn no_connection(error: PoolError) -> OutboxError {
     match error {
-        PoolError::Backend(error) => OutboxError::Unavailable(Box::new(error)),
+        PoolError::Backend(error) => OutboxError::Unavailable(connect::causes(&error).into()),
         other => OutboxError::Unavailable(Box::new(other)),
     }
 }
@@ -118,7 +118,7 @@ fn refused(error: Error) -> OutboxError {
         Some(db) if is_fault_of_data(db.code().code()) => {
             OutboxError::Refused { sqlstate: db.code().code().to_owned(), message: db.message().to_owned() }
         }
-        _ => OutboxError::Unavailable(Box::new(error)),
+        _ => OutboxError::Unavailable(connect::causes(&error).into()),
     }
 }
 
