@@ -48,6 +48,10 @@ impl Provider for Mora {
         "Mora"
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn fields(&self) -> &'static [Field] {
         FIELDS
     }

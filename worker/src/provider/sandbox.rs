@@ -44,6 +44,10 @@ impl Provider for Sandbox {
         "Sandbox"
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn fields(&self) -> &'static [Field] {
         FIELDS
     }

@@ -45,6 +45,10 @@ impl Provider for Taqnyat {
         "Taqnyat"
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn fields(&self) -> &'static [Field] {
         FIELDS
     }

@@ -124,6 +124,10 @@ impl Provider for Twilio {
         "Twilio"
     }
 
+    fn own_address(&self) -> Option<&'static str> {
+        Some(OWN_ADDRESS)
+    }
+
     fn fields(&self) -> &'static [Field] {
         FIELDS
     }
