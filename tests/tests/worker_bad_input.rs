@@ -241,6 +241,7 @@ async fn secrets_are_in_no_log(major: Major) -> Result<()> {
         logs += &worker.log();
     }
     ensure!(logs.contains("attempt over") && logs.contains("SQLSTATE 57P01"), "too little is logged: {logs}");
+    ensure!(!logs.contains("db error"), "an error of the database without its cause: {logs}");
     let password = shop.database.cluster().password();
     for secret in [TOKEN, BODY, password].into_iter().chain(numbers.iter().map(|number| &number[1..])) {
         let line = logs.lines().find(|line| line.contains(secret));

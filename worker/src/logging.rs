@@ -28,6 +28,11 @@ pub fn filter(text: &str) -> Result<String, String> {
 pub fn start(format: LogFormat, filter: &str, colours: bool) {
     // `filter` was checked when it was parsed; `info` serves a caller that did not.
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The pool tells of each lost connection 'db error' and no more; who asked for it logs why.
+    let filter = match "deadpool.postgres=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Not `try_init`: it also collects the records of the crate `log`, where the database client writes the parameters
     // of each statement at level debug: numbers, texts and credentials.

@@ -12,6 +12,14 @@ use crate::logging::Told;
 use crate::message::AttemptStatus;
 use crate::outbox::{Finish, Outbox, OutboxError, Outcome};
 
+/// Attempts whose outcomes are dealt with.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) over: Vec<Token>,
+    /// Those of them whose outcome the database does not know: their leases live on.
+    pub(super) lost: Vec<Token>,
+}
+
 const LARGEST_BATCH: usize = 500;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -21,26 +29,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn run<O: Outbox>(
     outbox: Arc<O>,
     mut ended: mpsc::Receiver<Finish>,
-    recorded: mpsc::Sender<Vec<Token>>,
+    settled: mpsc::Sender<Settled>,
     counters: Arc<Counters>,
 ) {
     let mut finishes = Vec::with_capacity(LARGEST_BATCH);
     while ended.recv_many(&mut finishes, LARGEST_BATCH).await > 0 {
-        record(&*outbox, &finishes).await;
+        let lost = record(&*outbox, &finishes).await;
         for finish in &finishes {
             counters.ended(finish.outcome.status == AttemptStatus::Accepted);
         }
-        let tokens = finishes.drain(..).map(|finish| (finish.id, finish.attempt)).collect();
-        if recorded.send(tokens).await.is_err() {
+        let over = finishes.drain(..).map(|finish| (finish.id, finish.attempt)).collect();
+        if settled.send(Settled { over, lost }).await.is_err() {
             return;
         }
     }
 }
 
-/// Records all of them. One that the database cannot take must hold back neither the others nor, of itself, the fact that
-/// it was sent.
-async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) {
-    let Err(refusal) = until_answered(outbox, finishes).await else { return };
+/// Records all of them, and returns those that the database cannot take. Such a one must hold back neither the others nor,
+/// of itself, the fact that it was sent.
+async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) -> Vec<Token> {
+    let Err(refusal) = until_answered(outbox, finishes).await else { return Vec::new() };
+    let mut lost = Vec::new();
     tracing::error!(%refusal, outcomes = finishes.len(), "outcomes not recorded together; recording them one by one");
     for finish in finishes {
         if until_answered(outbox, from_ref(finish)).await.is_ok() {
@@ -49,8 +58,10 @@ async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) {
         if let Err(refusal) = until_answered(outbox, from_ref(&without_texts(finish))).await {
             tracing::error!(message_id = %finish.id, attempt = finish.attempt, status = %finish.outcome.status, %refusal,
                 "this outcome is lost; the message will end as dispatch_timeout");
+            lost.push((finish.id, finish.attempt));
         }
     }
+    lost
 }
 
 /// The outcome without what a provider wrote: only that can be to a database's dislike.

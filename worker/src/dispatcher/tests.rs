@@ -1,5 +1,7 @@
 //! The loop against the queue in memory: real tasks, no database, no network.
 
+mod lost_answers;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

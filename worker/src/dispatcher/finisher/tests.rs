@@ -65,29 +65,27 @@ fn accepted(id: MessageId, response: &str) -> Finish {
     Finish { id, attempt: 1, outcome }
 }
 
-async fn finish_all(outbox: Picky, finishes: &[Finish]) -> (Vec<Finish>, usize) {
+async fn finish_all(outbox: Picky, finishes: &[Finish]) -> (Vec<Finish>, Settled) {
     let outbox = Arc::new(outbox);
     let (ended, unrecorded) = mpsc::channel(finishes.len());
-    let (report, mut recorded) = mpsc::channel(finishes.len());
+    let (report, mut settled) = mpsc::channel(finishes.len());
     for finish in finishes {
         ended.send(finish.clone()).await.unwrap();
     }
     drop(ended);
     run(outbox.clone(), unrecorded, report, Arc::default()).await;
-    let mut released = 0;
-    while let Some(tokens) = recorded.recv().await {
-        released += tokens.len();
-    }
-    (outbox.taken.lock().unwrap().clone(), released)
+    let settled = settled.recv().await.unwrap();
+    (outbox.taken.lock().unwrap().clone(), settled)
 }
 
 #[tokio::test]
 async fn a_refused_text_costs_itself_alone() {
     let id = |number| MessageId(Uuid::from_u128(number));
     let finishes = [accepted(id(1), "good"), accepted(id(2), BAD), accepted(NEVER, "good"), accepted(id(3), "good")];
-    let (taken, released) = finish_all(Picky::default(), &finishes).await;
+    let (taken, settled) = finish_all(Picky::default(), &finishes).await;
     assert_eq!(taken, [finishes[0].clone(), without_texts(&finishes[1]), finishes[3].clone()]);
-    assert_eq!(released, 4, "what is lost takes no room for ever");
+    assert_eq!(settled.over.len(), 4, "what is lost takes no room for ever");
+    assert_eq!(settled.lost, [(NEVER, 1)]);
     assert_eq!(taken[1].outcome.status, AttemptStatus::Accepted);
 }
 
@@ -95,5 +93,6 @@ async fn a_refused_text_costs_itself_alone() {
 async fn what_somebody_can_mend_is_waited_for() {
     let outbox = Picky { away: Mutex::new(2), ..Picky::default() };
     let finishes = [accepted(MessageId(Uuid::from_u128(1)), "good")];
-    assert_eq!(finish_all(outbox, &finishes).await, (finishes.to_vec(), 1));
+    let (taken, settled) = finish_all(outbox, &finishes).await;
+    assert_eq!((taken, settled.lost.len()), (finishes.to_vec(), 0));
 }
