@@ -2,6 +2,9 @@
 
 \echo Use "CREATE EXTENSION sms_outbox" to load this file. \quit
 
+-- CREATE EXTENSION puts the target schema on the path: whoever may create there could slip an operator into our views.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 DO $$
 BEGIN
     IF current_setting('server_version_num')::integer < 150000 THEN

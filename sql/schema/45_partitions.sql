@@ -1,17 +1,16 @@
--- Days of messages: made ahead, dropped whole. See 80_retention.sql for the dropping.
+-- Days of messages: made ahead, dropped whole. See 72_retention.sql for the dropping.
+--
+-- A function that is one expression has a body that is bound when it is made (RETURN): it needs no search_path, and so the
+-- planner can put the expression itself into the query; with a SET clause each call costs 5 µs.
 
 CREATE FUNCTION sms_outbox.id_floor(at timestamptz) RETURNS sms_outbox.message_id
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid::sms_outbox.message_id
-$$;
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid::sms_outbox.message_id;
 COMMENT ON FUNCTION sms_outbox.id_floor(timestamptz) IS 'The lowest id of a time.';
 
 CREATE FUNCTION sms_outbox.day_of(id sms_outbox.message_id) RETURNS date
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT (timestamp 'epoch' + ('x' || left(replace(id::uuid::text, '-', ''), 12))::bit(48)::bigint * interval '1 millisecond')::date
-$$;
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (timestamp 'epoch' + ('x' || left(replace(id::uuid::text, '-', ''), 12))::bit(48)::bigint * interval '1 millisecond')::date;
 COMMENT ON FUNCTION sms_outbox.day_of(sms_outbox.message_id) IS 'The day (UTC) in an id: the partition that the message is in.';
 
 CREATE FUNCTION sms_outbox.partitions()

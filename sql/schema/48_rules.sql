@@ -11,10 +11,8 @@ $$;
 COMMENT ON FUNCTION sms_outbox.app_left(text, text, bigint[]) IS 'Whether any installed app could ever send the message: the pinned provider where one is pinned, none that refused it.';
 
 CREATE FUNCTION sms_outbox.backoff(tries integer, random double precision) RETURNS interval
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT least(600.0, 2.0 * 2.0 ^ (least(tries, 20) - 1)) * (0.5 + random / 2.0) * interval '1 second'
-$$;
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN least(600.0, 2.0 * 2.0 ^ (least(tries, 20) - 1)) * (0.5 + random / 2.0) * interval '1 second';
 COMMENT ON FUNCTION sms_outbox.backoff(integer, double precision) IS 'How long a message waits after its tries-th counted attempt: 2 s, doubling, 10 minutes at most, of which the given random share (0..1) of one half is taken off so that messages that failed together do not come back together.';
 
 CREATE FUNCTION sms_outbox.status_of(id sms_outbox.message_id) RETURNS sms_outbox.dispatch_status
@@ -30,8 +28,6 @@ $$;
 COMMENT ON FUNCTION sms_outbox.status_of(sms_outbox.message_id) IS 'Where the message is in its life; NULL when there is no such message. An accepted attempt outranks every row that says otherwise.';
 
 CREATE FUNCTION sms_outbox.latency_bucket(took interval) RETURNS smallint
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT ceil(2 / ln(2::double precision) * ln(greatest(date_part('epoch', took) * 1000, 1)))::smallint
-$$;
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ceil(2 / ln(2::double precision) * ln(greatest(date_part('epoch', took) * 1000, 1)))::smallint;
 COMMENT ON FUNCTION sms_outbox.latency_bucket(interval) IS 'Bucket b of app_tally holds what took at most 2^(b/2) ms.';

@@ -20,7 +20,9 @@ CREATE FUNCTION sms_outbox.claim(worker text, ids sms_outbox.message_id[], apps 
     RETURNS TABLE (id sms_outbox.message_id, result text, attempt smallint, app_id bigint, provider_slug text, lease_seconds double precision,
                    mobile text, message text, sender text, config jsonb)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+    -- Whatever the statistics say: keys are looked up, and the payloads are hashed, not compared each with each.
+    SET enable_seqscan = off SET enable_mergejoin = off SET enable_material = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -28,6 +30,8 @@ DECLARE
     lasts CONSTANT interval := sms_outbox.setting('lease_timeout')::interval;
     probes bigint[];
     probe_ids sms_outbox.message_id[];
+    lowest sms_outbox.message_id;
+    highest sms_outbox.message_id;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
     IF worker IS NULL OR length(worker) NOT BETWEEN 1 AND 100 THEN
@@ -59,19 +63,28 @@ BEGIN
         SELECT array_agg(g.probe_id) INTO probe_ids FROM granted AS g;
     END IF;
 
+    -- Bounds let the executor leave out the other days: by an array alone it would open every partition at each call.
+    SELECT (array_agg(u.id ORDER BY u.id))[1], (array_agg(u.id ORDER BY u.id DESC))[1] INTO lowest, highest
+      FROM unnest(ids) AS u (id) WHERE u.id IS NOT NULL;
+
     RETURN QUERY
     WITH asked AS MATERIALIZED (
         -- The same id twice would break the lease's key: the first wish counts.
         SELECT DISTINCT ON (u.id) u.id, u.app_id, u.place
           FROM unnest(ids, apps) WITH ORDINALITY AS u (id, app_id, place)
          WHERE u.id IS NOT NULL ORDER BY u.id, u.place
+    ), app AS MATERIALIZED (
+        SELECT s.app_id, s.organization_id, s.provider_slug, s.state FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps)
     ), locked AS MATERIALIZED (
         SELECT r.* FROM sms_outbox.ready AS r
          WHERE r.id = ANY (ids) AND r.server = this_server
          ORDER BY r.id FOR UPDATE SKIP LOCKED
     ), judged AS MATERIALIZED (
-        SELECT l.*, k.app_id, k.place,
-               CASE WHEN l.valid_until <= clock_timestamp() THEN 'gone'
+        SELECT k.id, k.app_id, k.place, l.since, l.valid_until, l.server, l.priority, l.last_attempt, l.tries, l.organization_id,
+               l.preferred_provider_slug, l.refused_by, l.avoid,
+               -- Seen but not locked: somebody else holds it at this moment.
+               CASE WHEN l.id IS NULL AND (SELECT r.id FROM sms_outbox.ready AS r WHERE r.id = k.id AND r.server = this_server) IS NOT NULL THEN 'locked'
+                    WHEN l.id IS NULL OR l.valid_until <= clock_timestamp() THEN 'gone'
                     WHEN k.app_id IS NULL AND NOT sms_outbox.app_left(l.organization_id, l.preferred_provider_slug, l.refused_by) THEN 'failed'
                     WHEN k.app_id IS NULL THEN 'app_unavailable'
                     WHEN s.app_id IS NULL OR s.organization_id <> l.organization_id
@@ -79,8 +92,7 @@ BEGIN
                       OR s.app_id = ANY (coalesce(l.refused_by, '{}')) THEN 'app_unavailable'
                     WHEN s.state = 'open' AND NOT s.app_id = ANY (coalesce(probes, '{}')) OR l.id = ANY (probe_ids) THEN 'leased'
                     ELSE 'app_unavailable' END AS result
-          FROM locked AS l JOIN asked AS k ON k.id = l.id
-          LEFT JOIN sms_outbox.app_state AS s ON s.app_id = k.app_id
+          FROM asked AS k LEFT JOIN locked AS l ON l.id = k.id LEFT JOIN app AS s ON s.app_id = k.app_id
     ), taken AS (
         DELETE FROM sms_outbox.ready AS r
          WHERE r.id = ANY (ARRAY(SELECT j.id FROM judged AS j WHERE j.result IN ('leased', 'failed')))
@@ -99,20 +111,16 @@ BEGIN
         INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
         SELECT sms_outbox.day_of(f.id), date_trunc('minute', now()), 'failed', count(*), f.organization_id FROM failed AS f GROUP BY 1, 5
     )
-    SELECT k.id,
-           coalesce(j.result, CASE WHEN r.id IS NULL THEN 'gone' ELSE 'locked' END),
+    SELECT j.id, j.result,
            CASE j.result WHEN 'leased' THEN (j.last_attempt + 1)::smallint END,
-           k.app_id, a.provider_slug,
+           j.app_id, a.provider_slug,
            CASE j.result WHEN 'leased' THEN extract(epoch FROM lasts)::double precision END,
            m.mobile, m.body, m.sender,
-           CASE WHEN j.result = 'leased' AND row_number() OVER (PARTITION BY k.app_id, j.result ORDER BY k.place) = 1 THEN a.config END
-      FROM asked AS k
-      LEFT JOIN judged AS j ON j.id = k.id
-      -- Seen but not locked: somebody else holds it at this moment.
-      LEFT JOIN sms_outbox.ready AS r ON j.id IS NULL AND r.id = k.id AND r.server = this_server
-      LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = k.app_id AND j.result = 'leased'
-      LEFT JOIN sms_outbox.message AS m ON m.id = k.id AND m.id = ANY (ids) AND j.result = 'leased'
-     ORDER BY k.place;
+           CASE WHEN j.result = 'leased' AND row_number() OVER (PARTITION BY j.app_id, j.result ORDER BY j.place) = 1 THEN a.config END
+      FROM judged AS j
+      LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = j.app_id AND j.result = 'leased'
+      LEFT JOIN sms_outbox.message AS m ON m.id = j.id AND m.id = ANY (ids) AND m.id BETWEEN lowest AND highest AND j.result = 'leased'
+     ORDER BY j.place;
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.claim(text, sms_outbox.message_id[], bigint[]) IS

@@ -34,14 +34,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
     max_attempts CONSTANT integer := sms_outbox.setting('max_attempts')::integer;
+    repeated sms_outbox.message_id[];
     accepted_before sms_outbox.message_id[];
     concluded sms_outbox.concluded[];
 BEGIN
     -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Asked apart, and only
     -- where there was an earlier attempt: inside the statement below it would open every partition at each call.
-    IF EXISTS (SELECT FROM unnest(outcomes) AS o WHERE o.attempt > 1) THEN
+    SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1;
+    IF repeated IS NOT NULL THEN
         accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
-                                  WHERE t.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.attempt > 1)) AND t.status = 'accepted');
+                                  WHERE t.id = ANY (repeated) AND t.id BETWEEN repeated[1] AND repeated[cardinality(repeated)] AND t.status = 'accepted');
     END IF;
     WITH live AS MATERIALIZED (
         -- In order of the id: opposite orders would deadlock. A lease that maintenance takes at this moment is waited for, and is then gone.
@@ -115,9 +117,11 @@ BEGIN
                          d.app_id, d.status, d.error_code, d.error_message, d.retry_after)::sms_outbox.concluded)
       INTO concluded FROM decided AS d;
     -- Again with a snapshot of after the lease was locked: a late acceptance may have committed while we waited for that lock.
-    PERFORM sms_outbox.settle_accepted(c.id, false) FROM unnest(concluded) AS c
-      WHERE c.attempt > 1 AND c.status <> 'accepted' AND c.dispatch_status <> 'sent'
-        AND EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = c.id AND t.status = 'accepted');
+    IF repeated IS NOT NULL THEN
+        PERFORM sms_outbox.settle_accepted(c.id, false) FROM unnest(concluded) AS c
+          WHERE c.attempt > 1 AND c.status <> 'accepted' AND c.dispatch_status <> 'sent'
+            AND EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = c.id AND t.status = 'accepted');
+    END IF;
     PERFORM sms_outbox.note_app_health(concluded);
     -- What goes back to the queue is there for the next app at once, not at the next poll.
     IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.dispatch_status = 'pending') THEN

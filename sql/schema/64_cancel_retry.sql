@@ -162,15 +162,13 @@ $$;
 COMMENT ON FUNCTION sms_outbox.check_filter(jsonb, integer) IS 'Refuses (22023) a filter of cancel() or retry() with an unknown key, a wrong value, or no key at all.';
 
 CREATE FUNCTION sms_outbox.matches(filter jsonb, message sms_outbox.message) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT (filter -> 'organization_id' IS NULL OR message.organization_id = filter ->> 'organization_id')
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (filter -> 'organization_id' IS NULL OR message.organization_id = filter ->> 'organization_id')
        AND (filter -> 'mobile' IS NULL OR ltrim(message.mobile, '+') = ltrim(filter ->> 'mobile', '+'))
        AND (filter -> 'preferred_provider_slug' IS NULL OR message.preferred_provider_slug IS NOT DISTINCT FROM nullif(filter ->> 'preferred_provider_slug', ''))
        AND (filter -> 'priority' IS NULL OR message.priority = (filter ->> 'priority')::smallint)
        AND (filter -> 'created_after' IS NULL OR message.created_at >= (filter ->> 'created_after')::timestamptz)
-       AND (filter -> 'created_before' IS NULL OR message.created_at < (filter ->> 'created_before')::timestamptz)
-$$;
+       AND (filter -> 'created_before' IS NULL OR message.created_at < (filter ->> 'created_before')::timestamptz);
 COMMENT ON FUNCTION sms_outbox.matches(jsonb, sms_outbox.message) IS 'Whether a message matches the keys of a filter that the message itself answers.';
 
 CREATE FUNCTION sms_outbox.cancel(filter jsonb, dry_run boolean DEFAULT true, max_rows integer DEFAULT 1000)

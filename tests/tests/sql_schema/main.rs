@@ -49,10 +49,11 @@ async fn is_commented_pinned_and_owned(major: Major) -> Result<()> {
     for (what, faulty) in [
         ("a function without comment", format!("SELECT p.oid::regprocedure::text AS f FROM {ours} AND obj_description(p.oid, 'pg_proc') IS NULL")),
         (
+            // A body that was bound when it was made (prosqlbody) looks no name up any more.
             "a function that runs SQL and pins no search_path",
             format!(
                 "SELECT p.oid::regprocedure::text AS f FROM {ours}
-                    AND (p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.prosecdef)
+                    AND (p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.prosecdef) AND p.prosqlbody IS NULL
                     AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)"
             ),
         ),

@@ -153,7 +153,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
                 Ok(worked) => worked,
                 Err(error) => {
                     if self.told.is_news(&error) {
-                        tracing::warn!(%error, "nothing can be claimed; trying again");
+                        tracing::warn!(%error, "the outbox did not answer; nothing is claimed until it does");
                     }
                     self.not_before = self.now() + ERROR_PAUSE;
                     return;
