@@ -45,12 +45,14 @@ BEGIN
         accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
                                   WHERE t.id = ANY (repeated) AND t.id BETWEEN repeated[1] AND repeated[cardinality(repeated)] AND t.status = 'accepted');
     END IF;
-    WITH live AS MATERIALIZED (
-        -- In order of the id: opposite orders would deadlock. A lease that maintenance takes at this moment is waited for, and is then gone.
-        SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
-          FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
-         WHERE conclude.worker IS NULL OR l.worker = conclude.worker
-         ORDER BY l.id FOR UPDATE OF l
+    WITH held AS MATERIALIZED (
+        -- In order of the id, and those of newer attempts too, which a late outcome needs (settle_accepted): opposite orders would
+        -- deadlock. A lease that maintenance takes at this moment is waited for, and is then gone.
+        SELECT l.* FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE
+    ), live AS MATERIALIZED (
+        SELECT h.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
+          FROM unnest(outcomes) AS o JOIN held AS h ON h.id = o.id AND h.attempt = o.attempt
+         WHERE conclude.worker IS NULL OR h.worker = conclude.worker
     ), released AS (
         DELETE FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT v.id FROM live AS v))
     ), counted AS MATERIALIZED (

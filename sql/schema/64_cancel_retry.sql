@@ -173,7 +173,8 @@ COMMENT ON FUNCTION sms_outbox.matches(jsonb, sms_outbox.message) IS 'Whether a 
 
 CREATE FUNCTION sms_outbox.cancel(filter jsonb, dry_run boolean DEFAULT true, max_rows integer DEFAULT 1000)
     RETURNS TABLE (matched bigint, moved bigint)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan -- for the keys of this very filter
 AS $$
 DECLARE
     found_ids sms_outbox.message_id[];
@@ -184,19 +185,25 @@ BEGIN
         RAISE EXCEPTION 'filter: only pending messages can be canceled' USING ERRCODE = '22023', COLUMN = 'filter',
             HINT = 'Leave dispatch_status and error_code out.';
     END IF;
-    SELECT count(*), (array_agg(w.id ORDER BY w.id))[1:max_rows] INTO matched, found_ids
-      FROM (SELECT r.id FROM sms_outbox.ready AS r UNION ALL SELECT s.id FROM sms_outbox.scheduled AS s) AS w
-      JOIN sms_outbox.message AS m ON m.id = w.id
-     WHERE sms_outbox.matches(filter, m);
-    moved := CASE WHEN dry_run THEN 0 ELSE sms_outbox.cancel_waiting(found_ids) END;
+    SELECT count(*), array_agg(f.id) INTO matched, found_ids
+      FROM (SELECT w.id
+              FROM (SELECT r.id, r.organization_id FROM sms_outbox.ready AS r
+                    UNION ALL SELECT s.id, s.organization_id FROM sms_outbox.scheduled AS s) AS w
+              JOIN sms_outbox.message AS m ON m.id = w.id
+             WHERE (filter -> 'organization_id' IS NULL OR w.organization_id = filter ->> 'organization_id')
+               AND sms_outbox.matches(filter, m)
+             -- All are counted in a dry run only: a million, moved by thousands, would be counted a thousand times.
+             LIMIT CASE WHEN dry_run IS FALSE THEN max_rows END) AS f;
+    moved := CASE WHEN dry_run IS FALSE THEN sms_outbox.cancel_waiting(found_ids) ELSE 0 END;
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.cancel(jsonb, boolean, integer) IS 'Cancels waiting messages by filter: organization_id, mobile, preferred_provider_slug, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Moves max_rows at most in one transaction: commit and call again while moved is not 0.';
+COMMENT ON FUNCTION sms_outbox.cancel(jsonb, boolean, integer) IS 'Cancels waiting messages by filter: organization_id, mobile, preferred_provider_slug, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0.';
 
 CREATE FUNCTION sms_outbox.retry(filter jsonb, dry_run boolean DEFAULT true, max_rows integer DEFAULT 1000)
     RETURNS TABLE (matched bigint, moved bigint)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan -- for the keys of this very filter
 AS $$
 DECLARE
     found_ids sms_outbox.message_id[];
@@ -207,18 +214,20 @@ BEGIN
         RAISE EXCEPTION 'filter: dispatch_status must say which ended messages are meant' USING ERRCODE = '22023', COLUMN = 'filter',
             HINT = 'One of failed, dispatch_timeout, canceled, expired. A dispatch_timeout may have been sent already.';
     END IF;
-    SELECT count(*), (array_agg(e.id ORDER BY e.id))[1:max_rows] INTO matched, found_ids
-      FROM sms_outbox.ended AS e JOIN sms_outbox.message AS m ON m.id = e.id
-     WHERE e.status = (filter ->> 'dispatch_status')::sms_outbox.dispatch_status
-       AND (filter -> 'organization_id' IS NULL OR e.organization_id = filter ->> 'organization_id')
-       AND sms_outbox.matches(filter, m)
-       AND (filter -> 'error_code' IS NULL OR filter ->> 'error_code' = (
-                SELECT a.error_code FROM sms_outbox.attempt AS a WHERE a.id = e.id AND a.attempt = e.last_attempt));
-    moved := CASE WHEN dry_run THEN 0 ELSE sms_outbox.requeue_ended(found_ids) END;
+    SELECT count(*), array_agg(f.id) INTO matched, found_ids
+      FROM (SELECT e.id
+              FROM sms_outbox.ended AS e JOIN sms_outbox.message AS m ON m.id = e.id
+             WHERE e.status = (filter ->> 'dispatch_status')::sms_outbox.dispatch_status
+               AND (filter -> 'organization_id' IS NULL OR e.organization_id = filter ->> 'organization_id')
+               AND sms_outbox.matches(filter, m)
+               AND (filter -> 'error_code' IS NULL OR filter ->> 'error_code' = (
+                        SELECT a.error_code FROM sms_outbox.attempt AS a WHERE a.id = e.id AND a.attempt = e.last_attempt))
+             LIMIT CASE WHEN dry_run IS FALSE THEN max_rows END) AS f;
+    moved := CASE WHEN dry_run IS FALSE THEN sms_outbox.requeue_ended(found_ids) ELSE 0 END;
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.retry(jsonb, boolean, integer) IS 'Retries ended messages by filter: dispatch_status (needed), organization_id, mobile, preferred_provider_slug, error_code, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Moves max_rows at most in one transaction: commit and call again while moved is not 0.';
+COMMENT ON FUNCTION sms_outbox.retry(jsonb, boolean, integer) IS 'Retries ended messages by filter: dispatch_status (needed), organization_id, mobile, preferred_provider_slug, error_code, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0.';
 
 CREATE FUNCTION sms_outbox.release_held() RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

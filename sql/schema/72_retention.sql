@@ -129,7 +129,8 @@ BEGIN
                 RETURN moved;
             END IF;
             IF sms_outbox.drop_day(partition.day, sent_before) THEN
-                moved := moved + 1;
+                -- The parents stay locked until the commit: that must come now, and the other days with the next call.
+                RETURN max_rows;
             END IF;
         ELSIF (partition.day + 1)::timestamp AT TIME ZONE 'UTC' < sent_before THEN
             -- The day stays for a few of its messages; the sent ones go one by one.

@@ -9,8 +9,8 @@ use sms_outbox_tests::paths;
 pub(crate) enum Step {
     /// Saves a file.
     Save { name: String, text: String },
-    /// Runs statements in psql; all must succeed.
-    Sql { line: usize, text: String },
+    /// Runs statements in psql, with the rights of a role where `as=` names one; all must succeed.
+    Sql { line: usize, text: String, role: Option<String> },
     /// Types a command and, where the page shows it, sees this.
     Command { line: usize, text: String, output: Option<String> },
 }
@@ -51,7 +51,10 @@ impl Page {
             return Ok(());
         }
         match language {
-            "sql" => self.steps.push(Step::Sql { line, text: text() }),
+            "sql" => {
+                let role = rest.strip_prefix("as=").map(str::to_owned);
+                self.steps.push(Step::Sql { line, text: text(), role });
+            }
             "sh" => self.steps.push(Step::Command { line, text: text(), output: None }),
             "console" => self.transcript(line, block)?,
             "" | "text" | "json" | "rust" => {}

@@ -68,7 +68,7 @@ impl Session {
         for (index, step) in page.steps.iter().enumerate() {
             let (line, text, expected) = match step {
                 Step::Save { .. } => continue,
-                Step::Sql { line, text } => (line, text, None),
+                Step::Sql { line, text, .. } => (line, text, None),
                 Step::Command { line, text, output } => (line, text, output.as_deref()),
             };
             let (printed, code) =
@@ -91,9 +91,10 @@ impl Session {
                     fs::write(self.folder.join(name), self.ported(text))?;
                     continue;
                 }
-                Step::Sql { text, .. } => {
+                Step::Sql { text, role, .. } => {
                     fs::write(self.folder.join(format!("block{index}.sql")), text)?;
-                    format!("psql -Xq -v ON_ERROR_STOP=1 -f block{index}.sql \"$DATABASE_URL\"\n")
+                    let role = role.as_ref().map_or_else(String::new, |role| format!("PGOPTIONS='-c role={role}' "));
+                    format!("{role}psql -Xq -v ON_ERROR_STOP=1 -f block{index}.sql \"$DATABASE_URL\"\n")
                 }
                 Step::Command { text, .. } => self.ported(text),
             };
