@@ -18,7 +18,7 @@ use crate::sandbox::{self, Options};
 #[derive(Debug, Args)]
 pub(super) struct SandboxArgs {
     /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8025")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8025", value_parser = address)]
     listen: SocketAddr,
     /// Also append everything that is accepted to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
@@ -26,6 +26,10 @@ pub(super) struct SandboxArgs {
     /// Answer by the rules alone: no recipient has a meaning by its last digits
     #[arg(long)]
     no_magic_numbers: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8025".to_owned())
 }
 
 pub(super) async fn run(args: SandboxArgs) -> anyhow::Result<()> {

@@ -295,7 +295,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         let pause = until.max(self.not_before).saturating_sub(now);
         let wake = self.signals.wake.clone();
         tokio::select! {
-            settled = self.settled.recv() => self.release(settled.unwrap_or_default()),
+            Some(settled) = self.settled.recv() => self.release(settled),
             () = wake.notified() => self.next_look = self.now(),
             Ok(()) = self.signals.workers.changed() => self.signals.workers.mark_changed(),
             () = tokio::time::sleep(pause) => {}
