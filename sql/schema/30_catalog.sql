@@ -44,6 +44,7 @@ COMMENT ON COLUMN sms_outbox.organization_app.max_in_flight IS 'Most requests in
 CREATE TABLE sms_outbox.app_health (
     app_id bigint PRIMARY KEY,
     failures integer NOT NULL DEFAULT 0,
+    throttles integer NOT NULL DEFAULT 0,
     blocked_until timestamptz,
     blocked_reason text CHECK (blocked_reason IN ('account', 'failing', 'throttled')),
     probe_id sms_outbox.message_id,

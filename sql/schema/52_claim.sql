@@ -85,6 +85,8 @@ BEGIN
                -- Seen but not locked: somebody else holds it at this moment.
                CASE WHEN l.id IS NULL AND (SELECT r.id FROM sms_outbox.ready AS r WHERE r.id = k.id AND r.server = this_server) IS NOT NULL THEN 'locked'
                     WHEN l.id IS NULL OR l.valid_until <= clock_timestamp() THEN 'gone'
+                    -- The number of an attempt is a smallint.
+                    WHEN l.last_attempt = 32767 THEN 'failed'
                     WHEN k.app_id IS NULL AND NOT sms_outbox.app_left(l.organization_id, l.preferred_provider_slug, l.refused_by) THEN 'failed'
                     WHEN k.app_id IS NULL THEN 'app_unavailable'
                     WHEN s.app_id IS NULL OR s.organization_id <> l.organization_id
@@ -104,7 +106,7 @@ BEGIN
           FROM judged AS j WHERE j.result = 'leased'
     ), failed AS (
         INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
-        SELECT j.id, clock_timestamp(), 'failed', j.last_attempt, j.organization_id, 'no_app'
+        SELECT j.id, clock_timestamp(), 'failed', j.last_attempt, j.organization_id, CASE WHEN j.last_attempt = 32767 THEN 'attempts_spent' ELSE 'no_app' END
           FROM judged AS j WHERE j.result = 'failed'
         RETURNING id, organization_id
     ), counted AS (

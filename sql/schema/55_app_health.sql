@@ -39,7 +39,8 @@ BEGIN
             health.probe_id := NULL;
         ELSIF app.answers THEN
             health.failures := 0;
-            IF health.blocked_reason IN ('account', 'failing') THEN
+            health.throttles := 0;
+            IF health.blocked_reason IN ('account', 'failing') OR health.blocked_until <= clock_timestamp() THEN
                 health.blocked_reason := NULL;
                 health.blocked_until := NULL;
                 health.probe_id := NULL;
@@ -57,14 +58,17 @@ BEGIN
             health.probe_id := NULL;
         END IF;
         IF app.throttled IS NOT NULL AND (health.blocked_reason IS NULL OR health.blocked_reason = 'throttled') THEN
+            -- Asked again in vain: longer each time, a minute at most, whatever the provider says.
+            health.throttles := least(health.throttles + 1, 7);
             health.blocked_reason := 'throttled';
-            health.blocked_until := greatest(health.blocked_until, clock_timestamp() + app.throttled * interval '1 second');
+            health.blocked_until := greatest(health.blocked_until, clock_timestamp()
+                + greatest(app.throttled, CASE WHEN health.throttles > 1 THEN least(60, 2 ^ (health.throttles - 1)) ELSE 0 END) * interval '1 second');
         END IF;
         UPDATE sms_outbox.app_health AS h
-           SET failures = health.failures, blocked_until = health.blocked_until, blocked_reason = health.blocked_reason, probe_id = health.probe_id,
+           SET failures = health.failures, throttles = health.throttles, blocked_until = health.blocked_until, blocked_reason = health.blocked_reason, probe_id = health.probe_id,
                last_error_at = health.last_error_at, last_error_code = health.last_error_code, last_error_message = health.last_error_message
          WHERE h.app_id = app.app_id;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.note_app_health(sms_outbox.concluded[]) IS 'Moves the breaker and the throttle of each app by what its attempts said: a refused account opens the breaker for 60 s; five failures in a row open it for 1 s, doubling with each failed probe to 60 s; any real answer closes it; Retry-After (1 s where not given, 1 hour at most) blocks for that time.';
+COMMENT ON FUNCTION sms_outbox.note_app_health(sms_outbox.concluded[]) IS 'Moves the breaker and the throttle of each app by what its attempts said: a refused account opens the breaker for 60 s; five failures in a row open it for 1 s, doubling with each failed probe to 60 s; any real answer closes it; Retry-After (1 s where not given, 1 hour at most) blocks for that time, and longer when it comes again and again: doubling to 60 s.';

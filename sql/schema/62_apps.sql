@@ -163,7 +163,7 @@ DECLARE
     app CONSTANT sms_outbox.organization_app := sms_outbox.installed_app(app_id);
 BEGIN
     UPDATE sms_outbox.organization_app AS a SET paused_at = NULL, paused_reason = NULL WHERE a.app_id = app.app_id;
-    UPDATE sms_outbox.app_health AS h SET failures = 0, blocked_until = NULL, blocked_reason = NULL, probe_id = NULL WHERE h.app_id = app.app_id;
+    UPDATE sms_outbox.app_health AS h SET failures = 0, throttles = 0, blocked_until = NULL, blocked_reason = NULL, probe_id = NULL WHERE h.app_id = app.app_id;
     PERFORM sms_outbox.wake();
 END
 $$;

@@ -151,6 +151,29 @@ pub(super) async fn throttled_waits_uncounted_and_blocks_for_the_time_asked<S: S
     attempt(&outbox, id, app, AttemptStatus::Accepted).await.map(drop)
 }
 
+pub(super) async fn throttling_again_and_again_blocks_longer_each_time<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let id = bench.enqueue().await?;
+    for expected in [1, 2, 4, 8] {
+        attempt(&outbox, id, app, AttemptStatus::Throttled).await?;
+        let state = bench.app_state(&outbox, app).await?;
+        let (expected, slack) = (Duration::from_secs(expected), Duration::from_millis(900));
+        ensure!(
+            matches!(&state, AppState::Blocked(left) if *left <= expected && *left + slack > expected),
+            "the app is {state:?}, expected blocked for {expected:?}"
+        );
+        bench.subject.pass_block(app).await?;
+    }
+    attempt(&outbox, id, app, AttemptStatus::Accepted).await?;
+    attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Throttled).await?;
+    let state = bench.app_state(&outbox, app).await?;
+    ensure!(
+        matches!(&state, AppState::Blocked(left) if left.as_secs() <= 1),
+        "the app is {state:?}: an acceptance does not begin anew"
+    );
+    Ok(())
+}
+
 pub(super) async fn a_breaker_opens_and_lets_one_probe_through<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     for failures in 0..5 {

@@ -42,6 +42,7 @@ pub struct AppRow {
     /// Paused by an operator.
     pub paused: bool,
     failures: u32,
+    throttles: u32,
     breaker: Option<Breaker>,
     throttled_until: Duration,
 }
@@ -59,6 +60,7 @@ impl AppRow {
             resend_unclear: false,
             paused: false,
             failures: 0,
+            throttles: 0,
             breaker: None,
             throttled_until: Duration::ZERO,
         }
@@ -96,6 +98,7 @@ impl AppRow {
         match status {
             AttemptStatus::Accepted | AttemptStatus::RefusedRecipient | AttemptStatus::RefusedContent => {
                 self.failures = 0;
+                self.throttles = 0;
                 self.breaker = None;
             }
             AttemptStatus::NotSent | AttemptStatus::Unclear => {
@@ -107,7 +110,10 @@ impl AppRow {
             AttemptStatus::RefusedAccount => self.open(now, LONGEST_PROBE),
             AttemptStatus::Throttled => {
                 let asked = retry_after.unwrap_or(DEFAULT_THROTTLE).min(LONGEST_THROTTLE);
-                self.throttled_until = self.throttled_until.max(now + asked);
+                // Asked again in vain: longer each time, whatever the provider says.
+                self.throttles = (self.throttles + 1).min(7);
+                let again = Duration::from_secs(if self.throttles > 1 { 1 << (self.throttles - 1) } else { 0 });
+                self.throttled_until = self.throttled_until.max(now + asked.max(again.min(LONGEST_PROBE)));
             }
         }
     }
