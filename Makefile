@@ -16,7 +16,7 @@ demo: setup ## Watch messages go from COMMIT to a provider and back; KEEP=1 leav
 
 .PHONY: test
 test: setup ## Build everything and run all tests, as CI does
-	@scripts/test.sh build lint unit flow left
+	@scripts/test.sh build lint unit flow demo left
 
 .PHONY: test-build
 test-build: setup ## Build the command and the extension for private servers 15 to 18

@@ -9,7 +9,9 @@ target=$(target_dir)
 elapsed "building the command" cargo build --locked -p sms-outbox
 
 # Cargo keeps one library for all majors, and would build it anew for each, every time: so what it was built from is
-# noted beside the installed one.
+# noted beside the installed one. Checkouts may share the target folder: none may build between a build and its install.
+exec 7>"$target/extension.lock"
+flock 7
 inputs=$(find extension sql/statements Cargo.toml Cargo.lock rust-toolchain.toml -type f -print0 \
     | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
 [ $# -gt 0 ] || set -- "${MAJORS[@]}"

@@ -41,6 +41,8 @@ run_flow() {
         ${TEST:+--test "$TEST"} -- ${FILTER:+"$FILTER"}
 }
 
+run_demo() { check scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin demo; }
+
 run_left() { check nothing_left; }
 
 nothing_left() {

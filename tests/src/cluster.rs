@@ -58,6 +58,7 @@ pub struct Options {
     durable: bool,
     other_system: bool,
     settings: Vec<(String, String)>,
+    scripts: Vec<(String, String)>,
 }
 
 impl Options {
@@ -85,9 +86,18 @@ impl Options {
         self
     }
 
+    /// A file beside the extension's install script, for this server alone.
+    pub fn script(mut self, name: &str, content: &str) -> Self {
+        self.scripts.push((name.to_owned(), content.to_owned()));
+        self
+    }
+
     /// Makes the cluster and starts it.
     pub async fn start(self) -> Result<Arc<Cluster>> {
-        let cluster = Cluster::make(self.major, Uuid::new_v4().simple().to_string())?;
+        let mut cluster = Cluster::make(self.major, Uuid::new_v4().simple().to_string())?;
+        if !self.scripts.is_empty() {
+            cluster.server = cluster.own_server(&self.scripts).await?;
+        }
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"]).arg(paths::template(self.major, self.other_system)?).arg(cluster.data());
         output(copy).await.context("cannot copy the template")?;
@@ -101,6 +111,8 @@ impl Options {
 #[derive(Debug)]
 pub struct Cluster {
     major: Major,
+    /// The programs and files of PostgreSQL.
+    server: PathBuf,
     folder: PathBuf,
     /// Who runs the server: never root.
     owner: (u32, u32),
@@ -117,7 +129,7 @@ impl Cluster {
 
     /// Starts one that is different.
     pub fn options(major: Major) -> Options {
-        Options { major, preload: true, durable: false, other_system: false, settings: Vec::new() }
+        Options { major, preload: true, durable: false, other_system: false, settings: Vec::new(), scripts: Vec::new() }
     }
 
     /// Starts a streaming standby of this one, from a base backup.
@@ -140,7 +152,26 @@ impl Cluster {
         let folder = run::fresh("pg")?;
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         chown(&folder, Some(owner.0), Some(owner.1))?;
-        Ok(Self { major, folder, owner, port: free_port()?, password, postmaster: Mutex::new(None) })
+        let server = paths::server(major)?;
+        Ok(Self { major, server, folder, owner, port: free_port()?, password, postmaster: Mutex::new(None) })
+    }
+
+    /// A server tree of this cluster alone, of hard links, with more scripts of the extension. PostgreSQL finds its files
+    /// from where its program is.
+    async fn own_server(&self, scripts: &[(String, String)]) -> Result<PathBuf> {
+        let tree = self.folder.join("server");
+        let mut copy = Command::new("cp");
+        copy.arg("-al").arg(&self.server).arg(&tree);
+        output(copy).await.context("cannot link the server's files")?;
+        let mut config = Command::new(tree.join("bin/pg_config"));
+        config.arg("--sharedir").env("LD_LIBRARY_PATH", tree.join("lib"));
+        let share = PathBuf::from(output(config).await?.trim_end()).join("extension");
+        for (name, content) in scripts {
+            // Never through a link into the common tree.
+            let _ = fs::remove_file(share.join(name));
+            fs::write(share.join(name), content)?;
+        }
+        Ok(tree)
     }
 
     fn configure(&self, options: &Options) -> Result<()> {
@@ -246,11 +277,10 @@ impl Cluster {
 
     /// A program of this server (`psql`, `pg_dump`, …), run as its owner.
     pub fn tool(&self, name: &str) -> Result<Command> {
-        let server = paths::server(self.major)?;
-        let mut command = Command::new(server.join("bin").join(name));
+        let mut command = Command::new(self.server.join("bin").join(name));
         command.current_dir(&self.folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
         // Its programs find their own libpq; its modules would load the system's, which may be older or missing.
-        command.env("LD_LIBRARY_PATH", server.join("lib"));
+        command.env("LD_LIBRARY_PATH", self.server.join("lib"));
         if rustix::process::geteuid().is_root() {
             command.uid(self.owner.0).gid(self.owner.1);
         }

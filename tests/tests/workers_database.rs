@@ -9,7 +9,9 @@ use serde_json::json;
 use shop::Shop;
 use sms_outbox_tests::{Major, Stop, on_majors};
 
-on_majors! { ends: an_immediate_restart_loses_nothing, killed_connections_lose_nothing, claims_are_durable_whatever_the_role_says }
+on_majors! { ends: an_immediate_restart_loses_nothing, killed_connections_lose_nothing, claims_are_durable_whatever_the_role_says,
+    a_reinstalled_extension_is_served,
+}
 
 async fn under_load(shop: &Shop) -> Result<()> {
     shop.install_account("north", "max_in_flight => 50").await?;
@@ -82,5 +84,25 @@ async fn claims_are_durable_whatever_the_role_says(major: Major) -> Result<()> {
     shop.wait_until_settled().await?;
     let balance = shop.reckon().await?;
     ensure!(balance.by_status == [("sent".to_owned(), 300)].into() && balance.accepted == 300, "{balance}");
+    Ok(())
+}
+
+/// Plans and types that connections remember are those of an extension that is gone.
+async fn a_reinstalled_extension_is_served(major: Major) -> Result<()> {
+    let mut shop = Shop::open(major, "reinstalled").await?;
+    shop.install("sandbox", "").await?;
+    let mut worker = shop.worker()?.start().await?;
+    let first = shop.queue("").await?;
+    shop.wait_for_status(&first, "sent").await?;
+    shop.committed.clear();
+    shop.database.sql("DROP EXTENSION sms_outbox CASCADE").await?;
+    let noticed = async || Ok(worker.log().contains("did not answer").then_some(()));
+    shop.database.wait_for("the worker has noticed", noticed).await?;
+    shop.database.sql("CREATE EXTENSION sms_outbox").await?;
+    shop.install("sandbox", "").await?;
+    let second = shop.queue("").await?;
+    shop.wait_for_status(&second, "sent").await?;
+    ensure!(shop.accepted(&second)? == 1);
+    ensure!(worker.drain().await?.success(), "{}", worker.log());
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Logs: to standard error, for a person or as JSON, filtered by level. What is logged is the caller's duty:
 //! ids, slugs and states; never a number, a body or a secret.
 
+use std::fmt;
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
 
 /// How log lines are written.
@@ -26,17 +28,58 @@ pub fn filter(text: &str) -> Result<String, String> {
 pub fn start(format: LogFormat, filter: &str, colours: bool) {
     // `filter` was checked when it was parsed; `info` serves a caller that did not.
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The pool tells of each lost connection 'db error' and no more; who asked for it logs why.
+    let filter = match "deadpool.postgres=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Not `try_init`: it also collects the records of the crate `log`, where the database client writes the parameters
+    // of each statement at level debug: numbers, texts and credentials.
     let started = match format {
-        LogFormat::Human => lines.with_ansi(colours && std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Human => set_global_default(lines.with_ansi(colours && std::io::stderr().is_terminal()).finish()),
+        LogFormat::Json => set_global_default(lines.json().flatten_event(true).finish()),
     };
     drop(started);
+}
+
+/// What was last told of a trouble that comes again and again: an outage is one line in the log, not one a try.
+#[derive(Debug, Default)]
+pub struct Told(Option<String>);
+
+impl Told {
+    /// Whether these words are new.
+    pub fn is_news(&mut self, trouble: &impl fmt::Display) -> bool {
+        let words = Some(trouble.to_string());
+        let news = self.0 != words;
+        self.0 = words;
+        news
+    }
+
+    /// The trouble is over. Whether there was one.
+    pub fn is_over(&mut self) -> bool {
+        self.0.take().is_some()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_of_other_crates_are_not_collected() {
+        start(LogFormat::Json, "error", false);
+        assert!(tracing::enabled!(tracing::Level::ERROR));
+        assert_eq!(log::max_level(), log::LevelFilter::Off);
+    }
+
+    #[test]
+    fn a_trouble_is_news_once() {
+        let mut told = Told::default();
+        let news: Vec<bool> = ["away", "away", "refused", "away"].iter().map(|words| told.is_news(words)).collect();
+        assert_eq!(news, [true, false, true, true]);
+        assert!(told.is_over() && !told.is_over() && told.is_news(&"away"));
+    }
 
     #[test]
     fn a_filter_is_checked_when_it_is_given() {

@@ -106,6 +106,11 @@ impl Shop {
         self.queue_by(&session, organization, count, more).await
     }
 
+    /// The number that the next message goes to.
+    pub(crate) fn next_number(&self) -> String {
+        format!("96650{:07}", self.number + 1)
+    }
+
     /// Queues one message with this text.
     pub(crate) async fn queue_text(&mut self, organization: &str, text: &str) -> Result<Sms> {
         self.number += 1;

@@ -22,7 +22,7 @@ pub(super) struct EnqueueArgs {
     /// Text; read from standard input when left out or '-'
     #[arg(long, short = 't', value_name = "TEXT", allow_hyphen_values = true)]
     message: Option<String>,
-    /// Organization [default: the one that this login is bound to]
+    /// Organization [default: the setting sms_outbox.organization_id]
     #[arg(long = "organization", short = 'g', value_name = "ID")]
     organization_id: Option<String>,
     /// Sender name [default: the app's own]

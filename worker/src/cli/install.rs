@@ -1,13 +1,21 @@
 //! `sms-outbox install`.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::terminal::Terminal;
 use super::{Global, session};
 use crate::outbox::postgres::connect::{self, ConnectError};
 use crate::outbox::postgres::operator::server;
+
+/// How often an update is tried that meets long transactions, and the pause between.
+const MOST_TRIES: u32 = 60;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Create the extension in a database, or update it to the version on the server's disk
 ///
@@ -45,7 +53,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, _: &InstallArgs) -
         }
         Some(installed) if installed == available => "unchanged",
         Some(_) => {
-            server::update_extension(&client).await?;
+            update(&client, terminal).await?;
             "updated"
         }
     };
@@ -66,4 +74,23 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, _: &InstallArgs) -
         terminal.note("next: sms-outbox doctor, then sms-outbox app install ORGANIZATION PROVIDER …");
     }
     Ok(())
+}
+
+/// Upgrade scripts give up rather than wait for applications, which would wait for them in turn: so they are tried again.
+async fn update(client: &Client, terminal: &Terminal) -> anyhow::Result<()> {
+    let progress = terminal.progress(None, "updating, between the transactions of applications");
+    let mut tries = 1;
+    loop {
+        match server::update_extension(client).await {
+            Err(error) if tries < MOST_TRIES && error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                tries += 1;
+                progress.tick();
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => {
+                progress.finish_and_clear();
+                return Ok(result?);
+            }
+        }
+    }
 }

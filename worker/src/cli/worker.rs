@@ -37,9 +37,9 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "SMS_OUTBOX_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "45s",
           value_parser = duration(Duration::ZERO, Duration::from_secs(3600)))]
     drain_timeout: Duration,
-    /// How often the worker says that it lives [1s to 1min]
+    /// How often the worker says that it lives [1s to 10s]
     #[arg(long, env = "SMS_OUTBOX_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "5s",
-          value_parser = duration(Duration::from_secs(1), Duration::from_secs(60)))]
+          value_parser = duration(Duration::from_secs(1), Duration::from_secs(10)))]
     heartbeat_interval: Duration,
 }
 

@@ -192,6 +192,19 @@ async fn requests_seen_are_attempts_made() {
     assert_eq!(unclear, 40);
 }
 
+/// Each kind of its own: a client that follows makes a GET of some, and repeats the POST for others.
+#[tokio::test]
+async fn no_redirect_is_followed() {
+    let bench = Bench::start().await;
+    for (seen, status) in [301, 302, 303, 307, 308].into_iter().enumerate() {
+        bench.rule(json!({"behaviour": "redirect", "status": status, "times": 1})).await;
+        let outcome = bench.send("sandbox", NUMBER).await;
+        let code = format!("http_{status}");
+        assert_eq!(summary(&outcome), (AttemptStatus::Unclear, code.as_str()));
+        assert_eq!(bench.counts().await, (seen as u64 + 1, 0), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn an_outcome_shows_nothing_it_must_not() {
     let bench = Bench::start().await;

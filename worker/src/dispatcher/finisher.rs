@@ -1,5 +1,6 @@
 //! Records outcomes, as many at once as have come while the last were being recorded.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,17 @@ use tokio::sync::mpsc;
 
 use super::Token;
 use super::heart::Counters;
+use crate::logging::Told;
 use crate::message::AttemptStatus;
-use crate::outbox::{Finish, Outbox, OutboxError};
+use crate::outbox::{Finish, Outbox, OutboxError, Outcome};
+
+/// Attempts whose outcomes are dealt with.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) over: Vec<Token>,
+    /// Those of them whose outcome the database does not know: their leases live on.
+    pub(super) lost: Vec<Token>,
+}
 
 const LARGEST_BATCH: usize = 500;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -19,37 +29,65 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn run<O: Outbox>(
     outbox: Arc<O>,
     mut ended: mpsc::Receiver<Finish>,
-    recorded: mpsc::Sender<Vec<Token>>,
+    settled: mpsc::Sender<Settled>,
     counters: Arc<Counters>,
 ) {
     let mut finishes = Vec::with_capacity(LARGEST_BATCH);
     while ended.recv_many(&mut finishes, LARGEST_BATCH).await > 0 {
-        record(&*outbox, &finishes).await;
+        let lost = record(&*outbox, &finishes).await;
         for finish in &finishes {
             counters.ended(finish.outcome.status == AttemptStatus::Accepted);
         }
-        let tokens = finishes.drain(..).map(|finish| (finish.id, finish.attempt)).collect();
-        if recorded.send(tokens).await.is_err() {
+        let over = finishes.drain(..).map(|finish| (finish.id, finish.attempt)).collect();
+        if settled.send(Settled { over, lost }).await.is_err() {
             return;
         }
     }
 }
 
-async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) {
+/// Records all of them, and returns those that the database cannot take. Such a one must hold back neither the others nor,
+/// of itself, the fact that it was sent.
+async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) -> Vec<Token> {
+    let Err(refusal) = until_answered(outbox, finishes).await else { return Vec::new() };
+    let mut lost = Vec::new();
+    tracing::error!(%refusal, outcomes = finishes.len(), "outcomes not recorded together; recording them one by one");
+    for finish in finishes {
+        if until_answered(outbox, from_ref(finish)).await.is_ok() {
+            continue;
+        }
+        if let Err(refusal) = until_answered(outbox, from_ref(&without_texts(finish))).await {
+            tracing::error!(message_id = %finish.id, attempt = finish.attempt, status = %finish.outcome.status, %refusal,
+                "this outcome is lost; the message will end as dispatch_timeout");
+            lost.push((finish.id, finish.attempt));
+        }
+    }
+    lost
+}
+
+/// The outcome without what a provider wrote: only that can be to a database's dislike.
+fn without_texts(finish: &Finish) -> Finish {
+    let outcome = Outcome { error_message: None, response: None, provider_message_id: None, ..finish.outcome.clone() };
+    Finish { outcome, ..*finish }
+}
+
+/// Asks until the database has taken these outcomes, or refuses them for good.
+async fn until_answered<O: Outbox>(outbox: &O, finishes: &[Finish]) -> Result<(), OutboxError> {
     let mut pause = FIRST_PAUSE;
+    let mut told = Told::default();
     loop {
         match outbox.finish(finishes).await {
             Ok(answers) => {
                 for stale in answers.iter().filter(|answer| !answer.applied) {
-                    tracing::info!(id = %stale.id, attempt = stale.attempt, status = ?stale.status, "outcome was recorded already, or came too late");
+                    tracing::info!(message_id = %stale.id, attempt = stale.attempt, dispatch_status = ?stale.status,
+                        "outcome was recorded already, or came too late");
                 }
-                return;
+                return Ok(());
             }
-            Err(OutboxError::Refused { sqlstate, message }) => {
-                return record_one_by_one(outbox, finishes, &sqlstate, &message).await;
-            }
+            Err(refusal @ OutboxError::Refused { .. }) => return Err(refusal),
             Err(error) => {
-                tracing::warn!(%error, outcomes = finishes.len(), "outcomes not recorded yet; trying again");
+                if told.is_news(&error) {
+                    tracing::warn!(%error, outcomes = finishes.len(), "outcomes not recorded yet; trying again");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -57,32 +95,5 @@ async fn record<O: Outbox>(outbox: &O, finishes: &[Finish]) {
     }
 }
 
-/// One outcome that the database cannot take must not hold back the others, nor the fact that it was sent.
-async fn record_one_by_one<O: Outbox>(outbox: &O, finishes: &[Finish], sqlstate: &str, message: &str) {
-    tracing::error!(
-        sqlstate,
-        message,
-        outcomes = finishes.len(),
-        "the database refuses these outcomes; recording them one by one, without the providers' texts"
-    );
-    for finish in finishes {
-        let mut bare = finish.clone();
-        bare.outcome.response = None;
-        bare.outcome.error_message = None;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match outbox.finish(std::slice::from_ref(&bare)).await {
-                Ok(_) => break,
-                Err(OutboxError::Refused { sqlstate, message }) => {
-                    tracing::error!(id = %bare.id, attempt = bare.attempt, status = %bare.outcome.status, sqlstate, message,
-                        "this outcome is lost; the message will end as dispatch_timeout");
-                    break;
-                }
-                Err(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

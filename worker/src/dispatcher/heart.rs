@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::logging::Told;
 use crate::outbox::{Heartbeat, Outbox};
 
 /// What the worker counts since its start.
@@ -54,17 +55,22 @@ pub(super) async fn run<O: Outbox>(
 ) {
     let mut beats = tokio::time::interval(every);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = Told::default();
     loop {
         beats.tick().await;
         match outbox.heartbeat(&counters.beat(&host)).await {
             Ok(live) => {
+                told.is_over();
                 workers.send_if_modified(|known| {
                     let changed = *known != live;
                     *known = live;
                     changed
                 });
             }
-            Err(error) => tracing::debug!(%error, "heartbeat not recorded"),
+            Err(error) if told.is_news(&error) => {
+                tracing::warn!(%error, "heartbeat not recorded; the other workers will count this one as gone");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::finisher::Settled;
 pub use self::start::run;
+use crate::logging::Told;
 use crate::message::{AppId, AttemptStatus, MessageId};
 use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
 use crate::scheduler::Scheduler;
@@ -78,17 +80,22 @@ pub struct Dispatcher<O, D> {
     in_flight: HashMap<Token, AppId>,
     tasks: JoinSet<()>,
     ended: mpsc::Sender<Finish>,
-    recorded: mpsc::Receiver<Vec<Token>>,
+    settled: mpsc::Receiver<Settled>,
+    /// Begun, and still leased because the database refuses their outcome: never to be given back as not sent.
+    lost: HashSet<Token>,
     next_look: Duration,
+    /// Something was claimed since the last look: what is held in memory may run short.
+    claimed_since_look: bool,
     next_reconcile: Duration,
     not_before: Duration,
+    told: Told,
 }
 
 impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
     /// A dispatcher; the finisher that records its outcomes runs from now on.
     pub fn new(outbox: Arc<O>, deliver: Arc<D>, scheduler: Scheduler, options: Options, signals: Signals) -> Self {
         let (ended, unrecorded) = mpsc::channel(options.concurrency.max(1));
-        let (report, recorded) = mpsc::channel(options.concurrency.max(1));
+        let (report, settled) = mpsc::channel(options.concurrency.max(1));
         tokio::spawn(finisher::run(outbox.clone(), unrecorded, report, signals.counters.clone()));
         Self {
             outbox,
@@ -100,10 +107,13 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             in_flight: HashMap::new(),
             tasks: JoinSet::new(),
             ended,
-            recorded,
+            settled,
+            lost: HashSet::new(),
             next_look: Duration::ZERO,
+            claimed_since_look: false,
             next_reconcile: RECONCILE_INTERVAL,
             not_before: Duration::ZERO,
+            told: Told::default(),
         }
     }
 
@@ -142,11 +152,16 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             let worked = match self.step().await {
                 Ok(worked) => worked,
                 Err(error) => {
-                    tracing::warn!(%error, "the outbox did not answer; trying again");
+                    if self.told.is_news(&error) {
+                        tracing::warn!(%error, "the outbox did not answer; nothing is claimed until it does");
+                    }
                     self.not_before = self.now() + ERROR_PAUSE;
                     return;
                 }
             };
+            if self.told.is_over() {
+                tracing::info!("claiming again");
+            }
             self.collect();
             if !worked {
                 return;
@@ -165,7 +180,9 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             self.reconcile().await?;
         }
         let mut more = false;
-        if self.now() >= self.next_look {
+        let runs_short = self.claimed_since_look && self.scheduler.runs_short();
+        if runs_short || self.now() >= self.next_look {
+            self.claimed_since_look = false;
             let look = self.scheduler.next_look(self.now());
             let looked = self.outbox.look(&look).await?;
             more = self.scheduler.observe(self.now(), &look, &looked);
@@ -198,6 +215,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             }
         };
         self.scheduler.claimed(self.now(), &claims, &answers);
+        self.claimed_since_look = true;
         for answer in answers {
             if let Claimed::Leased(lease) = answer {
                 self.begin(*lease, asked);
@@ -215,7 +233,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             // A bug in an adapter must not lose the message: what it did is unclear, and said so.
             let attempt = AssertUnwindSafe(deliver.deliver(&lease, asked)).catch_unwind().await;
             let outcome = attempt.unwrap_or_else(|_| {
-                tracing::error!(id = %lease.id, attempt = lease.attempt, provider = %lease.slug, "the adapter panicked");
+                tracing::error!(message_id = %lease.id, attempt = lease.attempt, slug = %lease.slug, "the adapter panicked");
                 own_outcome(AttemptStatus::Unclear, "panic", "the provider's adapter failed; it may have been sent")
             });
             let finish = Finish { id: lease.id, attempt: lease.attempt, outcome };
@@ -231,7 +249,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         let leases = self.outbox.leases().await?;
         let lost: Vec<Finish> = leases
             .into_iter()
-            .filter(|token| !self.in_flight.contains_key(token))
+            .filter(|token| !self.in_flight.contains_key(token) && !self.lost.contains(token))
             .map(|(id, attempt)| Finish {
                 id,
                 attempt,
@@ -251,14 +269,15 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
 
     /// Takes back the room of attempts that are recorded.
     fn collect(&mut self) {
-        while let Ok(tokens) = self.recorded.try_recv() {
-            self.release(tokens);
+        while let Ok(settled) = self.settled.try_recv() {
+            self.release(settled);
         }
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn release(&mut self, tokens: Vec<Token>) {
-        for token in tokens {
+    fn release(&mut self, settled: Settled) {
+        self.lost.extend(settled.lost);
+        for token in settled.over {
             if let Some(app) = self.in_flight.remove(&token) {
                 self.scheduler.released(app);
             }
@@ -276,17 +295,21 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         let pause = until.max(self.not_before).saturating_sub(now);
         let wake = self.signals.wake.clone();
         tokio::select! {
-            tokens = self.recorded.recv() => self.release(tokens.unwrap_or_default()),
+            settled = self.settled.recv() => self.release(settled.unwrap_or_default()),
             () = wake.notified() => self.next_look = self.now(),
-            _ = self.signals.workers.changed() => self.signals.workers.mark_changed(),
+            Ok(()) = self.signals.workers.changed() => self.signals.workers.mark_changed(),
             () = tokio::time::sleep(pause) => {}
         }
     }
 
     async fn drain(&mut self) {
+        // Now, since there is no later: what was claimed without our knowing would wait for its lease to be over.
+        if let Err(error) = self.reconcile().await {
+            tracing::warn!(%error, "cannot tell whether the answer of a claim was lost");
+        }
         while !self.in_flight.is_empty() {
-            match self.recorded.recv().await {
-                Some(tokens) => self.release(tokens),
+            match self.settled.recv().await {
+                Some(settled) => self.release(settled),
                 None => return,
             }
         }

@@ -1,5 +1,7 @@
 //! The loop against the queue in memory: real tasks, no database, no network.
 
+mod lost_answers;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -49,6 +51,16 @@ struct Bench {
 
 /// A running worker on a queue with one app. Its wake-ups are off: polling must do.
 fn start(outbox: &MemoryOutbox, name: &str, provider: Pretend, concurrency: usize) -> Bench {
+    start_polling(outbox, name, provider, concurrency, Duration::from_millis(20))
+}
+
+fn start_polling(
+    outbox: &MemoryOutbox,
+    name: &str,
+    provider: Pretend,
+    concurrency: usize,
+    poll_interval: Duration,
+) -> Bench {
     let outbox = outbox.with_worker(name);
     let provider = Arc::new(provider);
     let (live, workers) = watch::channel(vec![name.to_owned()]);
@@ -60,8 +72,7 @@ fn start(outbox: &MemoryOutbox, name: &str, provider: Pretend, concurrency: usiz
         counters: Arc::default(),
     };
     let (shutdown, abort) = (signals.shutdown.clone(), signals.abort.clone());
-    let options =
-        Options { concurrency, poll_interval: Duration::from_millis(20), drain_timeout: Duration::from_secs(5) };
+    let options = Options { concurrency, poll_interval, drain_timeout: Duration::from_secs(5) };
     let scheduler = Scheduler::new(name, scheduler::Limits::default());
     let dispatcher = Dispatcher::new(Arc::new(outbox), provider.clone(), scheduler, options, signals);
     let worker = tokio::spawn(async move {
@@ -104,6 +115,15 @@ async fn sends_all_once_and_never_more_at_once_than_told() {
     assert_eq!(bench.worker.await.unwrap(), 0);
     assert!(ids.iter().all(|id| bench.provider.asked(*id) == 1));
     assert_eq!(bench.provider.at_once.lock().unwrap().1, 7);
+}
+
+#[tokio::test]
+async fn a_backlog_larger_than_memory_is_read_on_without_waiting_for_the_next_poll() {
+    let (outbox, ids) = queue(3 * scheduler::Limits::default().lane);
+    let bench = start_polling(&outbox, "w1", Pretend::default(), 100, Duration::from_secs(3600));
+    until("all are sent", || all(&outbox, &ids, DispatchStatus::Sent)).await;
+    bench.shutdown.cancel();
+    assert_eq!(bench.worker.await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -83,6 +83,8 @@ pub struct Snapshot {
 /// The answer of a look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
+    /// The server that answered: another one after a promotion or a restore, whose transaction ids go their own way.
+    pub server: i32,
     /// The snapshot of that very statement.
     pub snapshot: Snapshot,
     /// Rows by range, and in the order of the log within each.
@@ -233,10 +235,11 @@ pub struct Heartbeat {
 /// Why the outbox did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// The database cannot be reached, or went away in the middle: nothing is known of the call's effect. Ask again.
-    #[error("the database is away: {0}")]
+    /// The database cannot serve the call now: out of reach, gone in the middle, or in a state that somebody must mend.
+    /// Nothing is known of the call's effect. Ask again.
+    #[error("the database cannot serve now: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database refused the call as it stands; asking again changes nothing.
+    /// The database refused the values of the call; asking again changes nothing.
     #[error("the database refused: {message} (SQLSTATE {sqlstate})")]
     Refused {
         /// Its SQLSTATE.

@@ -1,4 +1,7 @@
-//! `twilio-sms`: Twilio Programmable Messaging. `POST …/Messages.json` with basic authentication and a form.
+//! `twilio-sms`: Twilio Programmable Messaging. `POST …/Messages.json` with basic authentication and a form, as
+//! `CreateMessage` in `twilio/twilio-oai`, `spec/json/twilio_api_v2010.json`, describes it.
+
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +18,9 @@ use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdi
 use crate::message::AttemptStatus::{self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled};
 
 const OWN_ADDRESS: &str = "https://api.twilio.com";
+
+/// A full queue, and a day's limit, are told without a time: one request a minute finds the end of them.
+const FULL_FOR: Duration = Duration::from_secs(60);
 
 const FIELDS: &[Field] = &[
     Field::new("account_sid", Kind::String, "Account SID, AC and 32 hexadecimal digits, from the Twilio console.")
@@ -167,7 +173,9 @@ impl Account for Open {
         let code = text("code").filter(|_| response.is_refusal());
         match code.as_deref().and_then(refusal) {
             Some((status, message)) => {
-                Verdict::ended(status, code.unwrap_or_default(), message).after(response.retry_after)
+                let full = matches!(code.as_deref(), Some("21611" | "63038"));
+                let wait = response.retry_after.or(full.then_some(FULL_FOR));
+                Verdict::ended(status, code.unwrap_or_default(), message).after(wait)
             }
             None => {
                 let verdict = Verdict::by_status(response);
@@ -177,7 +185,8 @@ impl Account for Open {
     }
 }
 
-/// Twilio's codes that say more than the status.
+/// Twilio's codes that say more than the status: twilio.com/docs/api/errors. Since July 2024 there are codes of their own
+/// for what was 21211 and 21614 before: a short code, a landline.
 fn refusal(code: &str) -> Option<(AttemptStatus, &'static str)> {
     Some(match code {
         "10001" => (RefusedAccount, "The Twilio account is not active."),
@@ -185,14 +194,18 @@ fn refusal(code: &str) -> Option<(AttemptStatus, &'static str)> {
         "20404" => (RefusedAccount, "Twilio does not know this account SID."),
         "20429" => (Throttled, "Too many requests to Twilio at once; this one was not processed."),
         "21211" => (RefusedRecipient, "The recipient is not a valid number."),
+        "21265" => (RefusedRecipient, "The recipient is a short code, which receives no messages."),
         "21408" => (RefusedContent, "Twilio may not send to this country by the account's permissions."),
         "21602" => (RefusedContent, "Twilio found the message empty."),
         "21606" | "21659" | "21660" => (RefusedContent, "Twilio does not accept this sender for the account."),
         "21608" => (RefusedAccount, "The Twilio trial account may only send to verified recipients."),
         "21610" => (RefusedRecipient, "The recipient has opted out."),
+        "21611" => (Throttled, "The sender's queue at Twilio is full; this message was not taken."),
         "21612" => (RefusedRecipient, "Twilio cannot route to the recipient."),
         "21614" => (RefusedRecipient, "The recipient is not a mobile number."),
         "21617" => (RefusedContent, "The message is too long for Twilio."),
+        "21635" => (RefusedRecipient, "The recipient is a landline."),
+        "63038" => (Throttled, "The Twilio account has sent as many messages as it may in a day."),
         _ => return None,
     })
 }
@@ -243,18 +256,23 @@ pub(super) mod tests {
             (404, 20404, RefusedAccount),
             (429, 20429, Throttled),
             (400, 21211, RefusedRecipient),
+            (400, 21265, RefusedRecipient),
             (400, 21408, RefusedContent),
             (400, 21602, RefusedContent),
             (400, 21606, RefusedContent),
             (400, 21608, RefusedAccount),
             (400, 21610, RefusedRecipient),
+            (400, 21611, Throttled),
+            (429, 21611, Throttled),
             (400, 21612, RefusedRecipient),
             (400, 21614, RefusedRecipient),
             (400, 21617, RefusedContent),
+            (400, 21635, RefusedRecipient),
             (400, 21659, RefusedContent),
             (400, 21660, RefusedContent),
             (400, 12345, RefusedContent),
             (401, 12345, RefusedAccount),
+            (429, 63038, Throttled),
         ] {
             conformance::samples(&case(), &[(status, &error(code), class, Some(&code.to_string()))]);
         }
@@ -268,6 +286,18 @@ pub(super) mod tests {
                 (503, SUCCESS, Unclear, Some("http_503")),
             ],
         );
+    }
+
+    #[test]
+    fn what_is_full_is_asked_once_a_minute_unless_twilio_says_otherwise() {
+        for (code, said, wait) in
+            [(21611, None, Some(60)), (63038, None, Some(60)), (63038, Some(7), Some(7)), (20429, None, None)]
+        {
+            let body = json!({"code": code, "status": 429}).to_string().into();
+            let response = Response { status: 429, retry_after: said.map(Duration::from_secs), body: Some(body) };
+            let verdict = conformance::verdict(&case(), &case().config, &response);
+            assert_eq!(verdict.retry_after, wait.map(Duration::from_secs), "{code}");
+        }
     }
 
     #[test]

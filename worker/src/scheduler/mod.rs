@@ -78,6 +78,8 @@ pub struct Scheduler {
     asked: BTreeMap<MessageId, Option<AppId>>,
     /// The last look read lanes on: the next one follows the log.
     follow_next: bool,
+    /// Whose log was read last.
+    server: Option<i32>,
 }
 
 impl Scheduler {
@@ -93,6 +95,7 @@ impl Scheduler {
             rooms: BTreeMap::new(),
             asked: BTreeMap::new(),
             follow_next: true,
+            server: None,
         }
     }
 
@@ -112,6 +115,10 @@ impl Scheduler {
 
     /// Takes in the answer of a look. True if another one would find more at once.
     pub fn observe(&mut self, now: Duration, look: &Look, looked: &Looked) -> bool {
+        if self.server.replace(looked.server).is_some_and(|server| server != looked.server) {
+            self.forget_log();
+            return true;
+        }
         let mut lasts: Vec<(usize, Option<Mark>)> = vec![(0, None); look.ranges.len()];
         for entry in &looked.entries {
             if let Some((rows, last)) = lasts.get_mut(entry.range) {
@@ -140,6 +147,15 @@ impl Scheduler {
                 more || self.window.is_hungry() || self.marks.has_ended_late()
             }
         }
+    }
+
+    /// The places in the log of one server mean nothing in another's, which may have given the same transaction ids to
+    /// other messages: it is read from its beginning.
+    fn forget_log(&mut self) {
+        self.marks = Marks::default();
+        self.window = Window::new(self.limits.entries, self.limits.lane);
+        self.turns = Turns::default();
+        self.follow_next = true;
     }
 
     fn observe_reading_on(
@@ -354,6 +370,11 @@ impl Scheduler {
         let apps = self.window.organizations().filter_map(|organization| self.apps.get(organization));
         let apps = apps.map(|apps| apps.read_at + APPS_LAST);
         apps.chain(self.turns.next_wake()).chain(self.window.next_wake()).min()
+    }
+
+    /// Whether the log holds more for an organization whose messages in memory run short: a look need not wait.
+    pub fn runs_short(&self) -> bool {
+        self.window.is_hungry()
     }
 
     /// Messages held in memory.

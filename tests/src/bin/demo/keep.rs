@@ -60,22 +60,24 @@ pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Copies the logs out of the folder that is removed with the demo. Returns a sentence that says where they are.
+/// Copies the logs out of the folder that is removed with the demo. Returns a line that says where they are.
 pub(crate) fn save_logs() -> String {
-    match copy_logs() {
-        Ok(folder) => format!("all logs: {}", folder.display()),
-        Err(error) => format!("the logs could not be saved: {error:#}"),
+    // Where nothing could run, there is no log.
+    let Ok(from) = run::folder() else { return String::new() };
+    match copy_logs(from) {
+        Ok(folder) => format!("\nall logs: {}", folder.display()),
+        Err(error) => format!("\nthe logs could not be saved: {error:#}"),
     }
 }
 
-fn copy_logs() -> Result<PathBuf> {
+fn copy_logs(from: &Path) -> Result<PathBuf> {
     let run = paths::run()?;
     let folder = run.parent().context("no folder above")?.join("demo-failed");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir(&folder)?;
-    copy_files(run::folder()?, &folder, "")?;
+    copy_files(from, &folder, "")?;
     Ok(folder)
 }
 

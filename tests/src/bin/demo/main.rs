@@ -60,14 +60,22 @@ async fn stopped() -> Result<bool> {
 async fn show(terminal: &Terminal, keep: bool) -> Result<()> {
     let started = Instant::now();
     // Logs are saved while the stage still stands: it takes them with it.
-    let failed = |error: Error| anyhow!("{}: {error:#}\n{}", terminal.current_step(), keep::save_logs());
+    let failed = |error: Error| anyhow!("{}: {error:#}{}", terminal.current_step(), keep::save_logs());
     let mut stage = Stage::build(terminal).await.map_err(failed)?;
-    play(&mut stage).await.map_err(failed)?;
+    if let Err(error) = play(&mut stage).await {
+        let evidence = if waited_in_vain(&error) { String::new() } else { stage.database.evidence().await };
+        return Err(failed(anyhow!("{error:#}\n{evidence}")));
+    }
     terminal.verdict(true, format!("All as it should be, in {:.0} s.", started.elapsed().as_secs_f64()));
     if keep {
         keep::leave_running(stage)?;
     }
     Ok(())
+}
+
+/// Whether the error comes from the harness's waiting, and holds the views and the ends of the logs already.
+fn waited_in_vain(error: &Error) -> bool {
+    error.root_cause().to_string().starts_with("waited ")
 }
 
 async fn play(stage: &mut Stage<'_>) -> Result<()> {

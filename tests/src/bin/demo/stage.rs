@@ -107,8 +107,7 @@ impl<'a> Stage<'a> {
         let standing = self.database.wait_for(&what, sent).await?;
         ensure!(
             standing.status == "sent" && standing.slug.as_deref() == Some(slug),
-            "expected: {what}; seen: {standing:?}\n{}",
-            self.database.evidence().await
+            "expected: {what}; seen: {standing:?}"
         );
         let accepted = self.accepted(order)?;
         let wires: Vec<&str> = accepted.iter().map(|one| one.provider.as_str()).collect();

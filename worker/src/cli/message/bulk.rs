@@ -125,6 +125,9 @@ async fn by_filter(client: &Client, terminal: &Terminal, what: Move, filter: &Va
         }
         terminal.line(&format!("{} would be {done}", count(found, "message")))?;
         if found > 0 {
+            if filter["dispatch_status"] == DispatchStatus::DispatchTimeout.word() {
+                terminal.note("they may have been sent already: each retry risks a second SMS");
+            }
             terminal.note(&format!("nothing was changed; add --yes to {verb}"));
         }
         return Ok(());

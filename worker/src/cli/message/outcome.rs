@@ -51,6 +51,9 @@ pub(in crate::cli) async fn report(
         if is_moving(&message) {
             bail!("not sent within {} s, {}: {why}", limit.as_secs_f64(), message.dispatch_status);
         }
+        if message.dispatch_status == DispatchStatus::DispatchTimeout.word() {
+            bail!("nobody knows whether it was sent, {}: {why}", message.dispatch_status);
+        }
         bail!("not sent, {}: {why}", message.dispatch_status);
     }
     Ok(())

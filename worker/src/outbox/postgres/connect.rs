@@ -161,6 +161,10 @@ impl Target {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(ConnectError::InvalidUrl { fault: "names no host".to_owned(), cure: URL_CURE });
         }
+        // The rest of a password with a bare @ in it: it must not be shown as the place that cannot be reached.
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(ConnectError::InvalidUrl { fault: "has more than one @".to_owned(), cure: URL_CURE });
+        }
         if config.get_application_name().is_none() {
             config.application_name(application_name);
         }
@@ -243,8 +247,12 @@ impl Target {
     }
 }
 
-/// The innermost causes in words: the outer layers only say 'error connecting to server'.
-fn causes(error: &tokio_postgres::Error) -> String {
+/// The innermost causes in words: the outer layers only say 'db error' or 'error connecting to server'. Of what the
+/// server said the message alone: its detail may quote a row.
+pub(super) fn causes(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

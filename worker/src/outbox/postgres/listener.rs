@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 
 use super::PostgresOutbox;
-use super::connect::ConnectError;
+use super::connect::{ConnectError, causes};
 
 /// How often the connection is proven to be alive. Between proofs a dead one only costs the poll interval.
 const PROOF_INTERVAL: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ pub(crate) enum ListenError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection broke.
-    #[error("the listening connection broke: {0}")]
+    #[error("the listening connection broke: {}", causes(.0))]
     Broken(#[from] tokio_postgres::Error),
     /// The connection is silent: half open.
     #[error("the listening connection is silent")]

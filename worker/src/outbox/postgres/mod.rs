@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 4;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LOOK: &str = "SELECT l.snapshot::text, l.range, l.id::uuid, l.organization_id, l.priority, l.xid::text, \
-     l.preferred_provider_slug, l.refused_by, l.avoid \
+     l.preferred_provider_slug, l.refused_by, l.avoid, CASE WHEN l.snapshot IS NOT NULL THEN sms_outbox.server_id() END \
      FROM sms_outbox.look($1, $2::text[]::xid8[], $3::uuid[]::sms_outbox.message_id[], $4::text[]::xid8[], $5, $6) AS l";
 const APPS: &str = "SELECT a.app_id, a.organization_id, a.provider_slug, a.\"position\", a.weight, a.max_in_flight, \
      a.rate, a.state, a.blocked_seconds FROM sms_outbox.apps($1) AS a";
@@ -91,13 +91,15 @@ impl PostgresOutbox {
         match answer.await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
-                // A statement that fails for its plan or its type ids (an upgraded or re-created extension) must not be kept.
-                connection.statement_cache.clear();
+                // A statement that fails for its plan or its type ids (an upgraded or re-created extension) must not be
+                // kept, by no connection.
+                self.pool.manager().statement_caches.clear();
                 Err(refused(error))
             }
             Err(_) => {
-                // Whatever it still does, nobody waits for: the connection is not used again.
+                // Whatever it still does, nobody waits for. And where one connection is half open the others are.
                 drop(Object::take(connection));
+                self.pool.retain(|_, _| false);
                 Err(OutboxError::Unavailable("no answer in time".into()))
             }
         }
@@ -106,24 +108,25 @@ impl PostgresOutbox {
 
 fn no_connection(error: PoolError) -> OutboxError {
     match error {
-        PoolError::Backend(error) => OutboxError::Unavailable(Box::new(error)),
+        PoolError::Backend(error) => OutboxError::Unavailable(connect::causes(&error).into()),
         other => OutboxError::Unavailable(Box::new(other)),
     }
 }
 
-/// Errors of class 57 (shutdown, canceled), 08 (connection), 53 (resources), 40 (rolled back) and 25006 (a standby) pass; all others stay.
 fn refused(error: Error) -> OutboxError {
     match error.as_db_error() {
-        Some(db) => {
-            let code = db.code().code();
-            if ["57", "08", "53", "40", "58"].contains(&&code[..2]) || code == "25006" || code == "55P03" {
-                OutboxError::Unavailable(Box::new(error))
-            } else {
-                OutboxError::Refused { sqlstate: code.to_owned(), message: db.message().to_owned() }
-            }
+        Some(db) if is_fault_of_data(db.code().code()) => {
+            OutboxError::Refused { sqlstate: db.code().code().to_owned(), message: db.message().to_owned() }
         }
-        None => OutboxError::Unavailable(Box::new(error)),
+        _ => OutboxError::Unavailable(connect::causes(&error).into()),
     }
+}
+
+/// Whether the values themselves are refused: class 22 (data), 23 (constraints) or 54 (limits). Anything else passes by
+/// itself, or when somebody mends it: a server that restarts, a standby, a full disk, a right that was revoked, a function
+/// that an upgrade is replacing at this moment.
+fn is_fault_of_data(sqlstate: &str) -> bool {
+    ["22", "23", "54"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 impl Outbox for PostgresOutbox {
@@ -195,5 +198,22 @@ impl Outbox for PostgresOutbox {
             [&&*self.worker, &beat.version, &beat.host, &beat.in_flight, &beat.claimed, &beat.sent, &beat.failed];
         let rows = self.call(HEARTBEAT, &parameters).await?;
         rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_values_can_be_refused_for_good() {
+        for sqlstate in ["22P02", "22P05", "22021", "23514", "54000"] {
+            assert!(is_fault_of_data(sqlstate), "{sqlstate}");
+        }
+        for sqlstate in
+            ["57P01", "08006", "53100", "40001", "25006", "55P03", "42501", "42883", "3F000", "0A000", "XX000"]
+        {
+            assert!(!is_fault_of_data(sqlstate), "{sqlstate}");
+        }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn looked(rows: &[Row]) -> Result<Looked, Error> {
     for row in rows {
         if let Some(text) = row.try_get::<_, Option<&str>>(0)? {
             looked.snapshot = snapshot(text);
+            looked.server = row.try_get(9)?;
             continue;
         }
         let range: i32 = row.try_get(1)?;

@@ -44,13 +44,19 @@ impl Wire for Twilio {
     }
 
     fn accepted(&self, submission: &Submission, id: &str) -> Answer {
+        // A messaging service chooses the sender later, and only then are the segments known.
+        let service = submission.sender.as_deref().filter(|sender| sender.len() == 34 && sender.starts_with("MG"));
+        let from = submission.sender.as_deref().filter(|_| service.is_none());
         let body = json!({
+            "api_version": "2010-04-01",
             "sid": id,
-            "status": "queued",
+            "status": if service.is_some() { "accepted" } else { "queued" },
             "to": submission.to,
-            "from": submission.sender,
+            "from": from,
+            "messaging_service_sid": service,
             "body": submission.body,
-            "num_segments": "1",
+            "num_segments": if service.is_some() { "0" } else { "1" },
+            "num_media": "0",
             "direction": "outbound-api",
             "price": null,
             "error_code": null,

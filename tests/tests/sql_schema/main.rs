@@ -16,7 +16,7 @@ on_majors! { ends:
 async fn equals_its_snapshot(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     queue.sql("SELECT sms_outbox.setting('wakeup')").await?; // loads the library, which defines the settings
-    let rows = queue.admin().query(include_str!("schema/facts.sql"), &[]).await?;
+    let rows = queue.admin().query(include_str!("facts.sql"), &[]).await?;
     let lines: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let now = lines.join("\n") + "\n";
     let file = paths::checkout("sql/snapshot.txt");

@@ -1,0 +1,88 @@
+//! Of workers: arrays that do not fit, and isolation levels in which the queue cannot be moved.
+
+use crate::{Bad, bad};
+
+pub(crate) fn workers() -> Vec<Bad> {
+    const RANGE: &str = "ARRAY['0'::xid8], ARRAY[sms_outbox.id_floor('epoch')], ARRAY[NULL::xid8]";
+    let finish = |ids: &str, statuses: &str, http_statuses: &str| {
+        format!(
+            "SELECT * FROM sms_outbox.finish('w', {ids}, ARRAY[1::smallint], {statuses}, {http_statuses}, ARRAY[NULL], ARRAY[NULL], ARRAY[NULL], ARRAY[NULL], ARRAY[NULL::float8])"
+        )
+    };
+    let (id, accepted, ok) = (
+        "ARRAY['{sent}'::sms_outbox.message_id]",
+        "ARRAY['accepted'::sms_outbox.attempt_status]",
+        "ARRAY[200::smallint]",
+    );
+    let mut all = vec![
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[]::smallint[], {RANGE}, 10)"),
+            "22023",
+            "priorities",
+            "the same 1 to 1000 elements",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[0, 1]::smallint[], {RANGE}, 10)"),
+            "22023",
+            "priorities",
+            "the same 1 to 1000 elements",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, 0)"),
+            "22023",
+            "page",
+            "0 is not between 1 and 100000",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, NULL)"),
+            "22023",
+            "page",
+            "is not between 1 and 100000",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.claim('', {id}, ARRAY[1::bigint])"),
+            "22023",
+            "worker",
+            "1 to 100 characters",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.claim('w', {id}, ARRAY[1, 2]::bigint[])"),
+            "22023",
+            "ids",
+            "the same number of elements",
+            "",
+        ),
+        bad(
+            format!("SELECT * FROM sms_outbox.claim('w', {id}, NULL)"),
+            "22023",
+            "ids",
+            "the same number of elements",
+            "",
+        ),
+        bad(finish(id, accepted, "ARRAY[200, 201]::smallint[]"), "22023", "ids", "the same number of elements", ""),
+        bad(finish(id, "NULL", ok), "22023", "ids", "the same number of elements", ""),
+        bad(finish(id, accepted, "NULL"), "22023", "ids", "the same number of elements", ""),
+        bad(finish(id, "ARRAY[NULL::sms_outbox.attempt_status]", ok), "22023", "statuses", "must not hold NULL", ""),
+        bad(finish("ARRAY[NULL::sms_outbox.message_id]", accepted, ok), "22023", "ids", "must not hold NULL", ""),
+        bad("SELECT sms_outbox.heartbeat('', '1', 'h', 0, 0, 0, 0)", "22023", "worker", "1 to 100 characters", ""),
+    ];
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for call in [
+            format!("sms_outbox.claim('w', {id}, ARRAY[1::bigint])"),
+            finish(id, accepted, ok).replace("SELECT * FROM ", ""),
+            "sms_outbox.cancel('{sent}')".to_owned(),
+            "sms_outbox.retry('{sent}')".to_owned(),
+            "sms_outbox.release_held()".to_owned(),
+            "sms_outbox.run_maintenance()".to_owned(),
+        ] {
+            let sql = format!("BEGIN ISOLATION LEVEL {level}; SELECT * FROM {call}");
+            all.push(bad(sql, "0A000", "", "moved in READ COMMITTED only", "BEGIN ISOLATION LEVEL READ COMMITTED"));
+        }
+    }
+    all
+}
