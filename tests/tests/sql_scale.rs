@@ -38,7 +38,10 @@ async fn opens_one_day_only(major: Major) -> Result<()> {
                     &[&keys],
                 )
                 .await?;
-            assert_eq!(opened.try_get::<_, i64>(0)?, 1, "{keys} of attempt {attempt}");
+            let opened: i64 = opened.try_get(0)?;
+            // An insert lets go of the key at once.
+            let inserts_only = keys.starts_with("attempt") && attempt == 1;
+            assert_eq!(opened, i64::from(!inserts_only), "{keys} of attempt {attempt}");
         }
         worker.batch_execute("COMMIT").await?;
     }
