@@ -33,25 +33,25 @@ CREATE TYPE sms_outbox.message_id (
 COMMENT ON TYPE sms_outbox.message_id IS 'Id of a message: a UUID version 7, written as r and its 26-character lower-case Crockford base 32. Ids sort by time.';
 
 CREATE FUNCTION sms_outbox.message_id_lt(sms_outbox.message_id, sms_outbox.message_id) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_lt';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_lt_wrapper';
 CREATE FUNCTION sms_outbox.message_id_le(sms_outbox.message_id, sms_outbox.message_id) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_le';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_le_wrapper';
 CREATE FUNCTION sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_eq';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_eq_wrapper';
 CREATE FUNCTION sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_ne';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_ne_wrapper';
 CREATE FUNCTION sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_ge';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_ge_wrapper';
 CREATE FUNCTION sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_gt';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_gt_wrapper';
 CREATE FUNCTION sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id) RETURNS integer
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_cmp';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_cmp_wrapper';
 CREATE FUNCTION sms_outbox.message_id_sortsupport(internal) RETURNS void
-    LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS 'uuid_sortsupport';
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_sortsupport_wrapper';
 CREATE FUNCTION sms_outbox.message_id_hash(sms_outbox.message_id) RETURNS integer
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_hash';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_hash_wrapper';
 CREATE FUNCTION sms_outbox.message_id_hash(sms_outbox.message_id, bigint) RETURNS bigint
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'uuid_hash_extended';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_hash_extended_wrapper';
 
 -- In pg_catalog, so that WHERE id = 'r01…' finds them under every search_path, a caller's as well as the pinned ones here.
 CREATE OPERATOR pg_catalog.< (LEFTARG = sms_outbox.message_id, RIGHTARG = sms_outbox.message_id, FUNCTION = sms_outbox.message_id_lt,

@@ -38,6 +38,10 @@ DECLARE
     accepted_before sms_outbox.message_id[];
     concluded sms_outbox.concluded[];
 BEGIN
+    -- In a statement of its own, so that what follows sees what was committed while this waited. In order of the id, and leases of
+    -- newer attempts too, which a late outcome needs (settle_accepted): opposite orders would deadlock. A lease that maintenance
+    -- takes at this moment is waited for, and is then gone.
+    PERFORM FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE;
     -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Asked apart, and only
     -- where there was an earlier attempt: inside the statement below it would open every partition at each call.
     SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1;
@@ -45,14 +49,10 @@ BEGIN
         accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
                                   WHERE t.id = ANY (repeated) AND t.id BETWEEN repeated[1] AND repeated[cardinality(repeated)] AND t.status = 'accepted');
     END IF;
-    WITH held AS MATERIALIZED (
-        -- In order of the id, and those of newer attempts too, which a late outcome needs (settle_accepted): opposite orders would
-        -- deadlock. A lease that maintenance takes at this moment is waited for, and is then gone.
-        SELECT l.* FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE
-    ), live AS MATERIALIZED (
-        SELECT h.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
-          FROM unnest(outcomes) AS o JOIN held AS h ON h.id = o.id AND h.attempt = o.attempt
-         WHERE conclude.worker IS NULL OR h.worker = conclude.worker
+    WITH live AS MATERIALIZED (
+        SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
+          FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
+         WHERE conclude.worker IS NULL OR l.worker = conclude.worker
     ), released AS (
         DELETE FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT v.id FROM live AS v))
     ), counted AS MATERIALIZED (
@@ -118,13 +118,6 @@ BEGIN
     SELECT array_agg(ROW(d.id, d.attempt, CASE WHEN d.next IN ('ready', 'scheduled') THEN 'pending' ELSE d.next END,
                          d.app_id, d.status, d.error_code, d.error_message, d.retry_after)::sms_outbox.concluded)
       INTO concluded FROM decided AS d;
-    -- Again with a snapshot of after the lease was locked: a late acceptance may have committed while we waited for that lock.
-    IF repeated IS NOT NULL THEN
-        PERFORM sms_outbox.settle_accepted(c.id, false) FROM unnest(concluded) AS c
-          WHERE c.attempt > 1 AND c.status <> 'accepted' AND c.dispatch_status <> 'sent'
-            AND EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = c.id AND t.status = 'accepted');
-    END IF;
-    PERFORM sms_outbox.note_app_health(concluded);
     -- What goes back to the queue is there for the next app at once, not at the next poll.
     IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.dispatch_status = 'pending') THEN
         PERFORM sms_outbox.wake();
@@ -132,4 +125,4 @@ BEGIN
     RETURN coalesce(concluded, '{}');
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.conclude(text, sms_outbox.outcome[]) IS 'Ends the live attempts that the outcomes name: releases the lease, writes the ledger, and puts the message where it belongs next. Of this worker only, or of any where worker is NULL. Returns those that it ended; what has no such lease is left alone. Internal: finish() and run_maintenance() call it.';
+COMMENT ON FUNCTION sms_outbox.conclude(text, sms_outbox.outcome[]) IS 'Ends the live attempts that the outcomes name: releases the lease, writes the ledger, and puts the message where it belongs next. Of this worker only, or of any where worker is NULL. Returns those that it ended; what has no such lease is left alone. Internal: finish() and time_out_leases() call it, and then note_app_health().';

@@ -37,10 +37,6 @@ BEGIN
         RETURN;
     END IF;
     concluded := sms_outbox.conclude(finish.worker, outcomes);
-    -- The next app tries at once, by whichever worker.
-    IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.dispatch_status = 'pending') THEN
-        PERFORM sms_outbox.wake();
-    END IF;
     RETURN QUERY SELECT c.id, c.attempt, true, c.dispatch_status FROM unnest(concluded) AS c;
 
     IF cardinality(concluded) < cardinality(outcomes) THEN
@@ -54,6 +50,8 @@ BEGIN
             RETURN QUERY SELECT late.id, late.attempt, recorded, sms_outbox.status_of(late.id);
         END LOOP;
     END IF;
+    -- Last: these rows are shared by all messages of an app, and whoever waited for a message while holding one would deadlock.
+    PERFORM sms_outbox.note_app_health(concluded);
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]) IS
@@ -78,8 +76,7 @@ BEGIN
                error_message = late.error_message, response = late.response, provider_message_id = late.provider_message_id
          WHERE a.id = late.id AND a.attempt = late.attempt;
         IF late.status = 'accepted' THEN
-            PERFORM sms_outbox.settle_accepted(late.id, NOT EXISTS (
-                SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.status = 'accepted' AND a.attempt <> late.attempt));
+            PERFORM sms_outbox.settle_accepted(late.id, late.attempt);
         ELSE
             -- Known not to have been sent by this attempt: what was unclear is now failed.
             WITH changed AS (
@@ -120,23 +117,36 @@ END
 $$;
 COMMENT ON FUNCTION sms_outbox.conclude_late(text, sms_outbox.outcome) IS 'Records an outcome that comes without its live lease, where it still tells something; says whether it did. Internal: finish() calls it.';
 
-CREATE FUNCTION sms_outbox.settle_accepted(accepted sms_outbox.message_id, newly boolean) RETURNS void
+CREATE FUNCTION sms_outbox.settle_accepted(accepted sms_outbox.message_id, by_attempt smallint) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     organization text;
+    row_status sms_outbox.dispatch_status;
     ended_as sms_outbox.dispatch_status;
 BEGIN
-    -- Either this waits for the end of a live attempt, or that end waits for this and then looks again: see conclude().
-    PERFORM FROM sms_outbox.lease AS l WHERE l.id = accepted FOR UPDATE;
-    -- A waiting next try is dropped; one that is in flight cannot be called back, and both are shown.
-    DELETE FROM sms_outbox.scheduled AS s WHERE s.id = accepted;
-    DELETE FROM sms_outbox.ready AS r WHERE r.id = accepted;
-    DELETE FROM sms_outbox.ended AS e WHERE e.id = accepted RETURNING e.status INTO ended_as;
+    -- A waiting next try is dropped; one that is in flight cannot be called back, and both are shown. Until one look finds the
+    -- message nowhere else, or its lease is locked, whose end then waits for this: it may be moving at this moment.
+    LOOP
+        PERFORM FROM sms_outbox.lease AS l WHERE l.id = accepted FOR UPDATE;
+        EXIT WHEN FOUND;
+        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = accepted;
+        DELETE FROM sms_outbox.ready AS r WHERE r.id = accepted;
+        DELETE FROM sms_outbox.ended AS e WHERE e.id = accepted RETURNING e.status INTO row_status;
+        ended_as := coalesce(row_status, ended_as);
+        EXIT WHEN NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id = accepted)
+              AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.id = accepted)
+              AND NOT EXISTS (SELECT FROM sms_outbox.ready AS r WHERE r.id = accepted)
+              AND NOT EXISTS (SELECT FROM sms_outbox.ended AS e WHERE e.id = accepted);
+    END LOOP;
     SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = accepted;
     INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
     SELECT sms_outbox.day_of(accepted), date_trunc('minute', now()), s.status, s.messages, organization
-      FROM (VALUES (ended_as, -1), (CASE WHEN newly THEN 'sent'::sms_outbox.dispatch_status END, 1)) AS s (status, messages) WHERE s.status IS NOT NULL;
+      FROM (VALUES (ended_as, -1),
+                   (CASE WHEN NOT EXISTS (SELECT FROM sms_outbox.attempt AS a
+                                           WHERE a.id = accepted AND a.status = 'accepted' AND a.attempt <> by_attempt)
+                         THEN 'sent'::sms_outbox.dispatch_status END, 1)) AS s (status, messages)
+     WHERE s.status IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.settle_accepted(sms_outbox.message_id, boolean) IS 'Makes a message sent whose attempt turned out to be accepted after it had gone elsewhere; newly: it was not counted as sent before. Internal: conclude_late() and conclude() call it.';
+COMMENT ON FUNCTION sms_outbox.settle_accepted(sms_outbox.message_id, smallint) IS 'Makes a message sent whose attempt turned out to be accepted after it had gone elsewhere. Internal: conclude_late() calls it.';

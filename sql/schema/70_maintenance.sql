@@ -5,13 +5,16 @@ CREATE FUNCTION sms_outbox.time_out_leases(max_rows integer) RETURNS bigint
 AS $$
 DECLARE
     over sms_outbox.outcome[];
+    concluded sms_outbox.concluded[];
 BEGIN
     SELECT array_agg(ROW(l.id, l.attempt, 'unclear', NULL, 'lease_expired',
                          'the worker did not report in time; it may have been sent', NULL, NULL, NULL)::sms_outbox.outcome)
       INTO over
       FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at <= clock_timestamp()
              ORDER BY expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) AS l;
-    RETURN coalesce(cardinality(sms_outbox.conclude(NULL, over)), 0);
+    concluded := sms_outbox.conclude(NULL, over);
+    PERFORM sms_outbox.note_app_health(concluded);
+    RETURN cardinality(concluded);
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.time_out_leases(integer) IS 'Ends leases that are over as unclear. By the clock of this server alone.';

@@ -80,6 +80,7 @@ SELECT m.id, (r.id IS NOT NULL)::integer + (s.id IS NOT NULL)::integer + (l.id I
   LEFT JOIN sms_outbox.scheduled AS s ON s.id = m.id
   LEFT JOIN sms_outbox.lease AS l ON l.id = m.id
   LEFT JOIN sms_outbox.ended AS e ON e.id = m.id
-  CROSS JOIN LATERAL (SELECT count(*)::integer AS accepted FROM sms_outbox.attempt AS t WHERE t.id = m.id AND t.status = 'accepted') AS a
+  -- Two accepted attempts are two SMS, but one place.
+  CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM sms_outbox.attempt AS t WHERE t.id = m.id AND t.status = 'accepted')::integer AS accepted) AS a
  WHERE (r.id IS NOT NULL)::integer + (s.id IS NOT NULL)::integer + (l.id IS NOT NULL)::integer + (e.id IS NOT NULL)::integer + a.accepted <> 1;
 COMMENT ON VIEW sms_outbox.misplaced IS 'Proof of the rule that a message is in exactly one place: it is empty. The one exception is a message that turned out to be accepted while an operator''s retry of it is in flight. Reads every kept message.';
