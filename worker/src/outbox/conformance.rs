@@ -138,7 +138,7 @@ cases! {
         refused_content_fails_when_no_app_is_left, refused_content_by_a_pinned_slug_fails,
         not_sent_goes_to_the_next_app_at_once, not_sent_by_all_apps_backs_off_and_starts_anew,
         attempts_are_spent, refused_account_waits_uncounted_and_blocks_the_app,
-        throttled_waits_uncounted_and_blocks_for_the_time_asked, a_breaker_opens_and_lets_one_probe_through,
+        throttled_waits_uncounted_and_blocks_for_the_time_asked,
         throttling_again_and_again_blocks_longer_each_time, a_breaker_opens_and_lets_one_probe_through,
         unclear_is_not_sent_again, unclear_is_sent_again_where_opted_in, unclear_with_opt_in_is_spent_as_timeout;
     late: a_lease_that_runs_out_is_unclear, a_repeated_finish_is_harmless,
