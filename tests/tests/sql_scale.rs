@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sms_outbox_tests::queue::{claim, finish};
 use sms_outbox_tests::{Major, Queue, on_majors};
 use tokio::time::sleep;
@@ -24,7 +24,7 @@ async fn opens_one_day_only(major: Major) -> Result<()> {
     let worker = queue.connect_as("worker").await?;
     for (id, planned) in [(planned_first, false), (planned_again, false), (first, true), (again, true)] {
         worker.batch_execute("BEGIN").await?;
-        let attempt = claim(&worker, "w", &[&id], queue.app()).await?[0].attempt.expect("leased");
+        let attempt = claim(&worker, "w", &[&id], queue.app()).await?[0].attempt.context("not leased")?;
         finish(&worker, "w", &id, attempt, "accepted").await?;
         if !planned {
             worker.batch_execute("COMMIT").await?;
