@@ -2,10 +2,13 @@
 
 mod shop;
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use serde_json::json;
 use shop::Shop;
-use sms_outbox_tests::{Major, on_majors};
+use sms_outbox_tests::process::output;
+use sms_outbox_tests::{Major, on_majors, paths};
 
 on_majors! { ends: unclear_ends_are_never_sent_again, an_opted_in_app_sends_again, an_operator_sends_again }
 
@@ -73,7 +76,19 @@ async fn an_operator_sends_again(major: Major) -> Result<()> {
     shop.rule(json!({"behaviour": "reset_after_read", "times": 1})).await?;
     let sms = shop.queue("").await?;
     shop.wait_for_status(&sms, "dispatch_timeout").await?;
-    shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", sms.id)).await?;
+    // The command says what it risks before it does it; SQL does as it is told.
+    let retry = |yes: &[&str]| -> Result<Command> {
+        let mut command = Command::new(paths::command()?);
+        command.env("DATABASE_URL", shop.database.url("operator")).args(["message", "retry", &sms.id]).args(yes);
+        Ok(command)
+    };
+    let refused = output(retry(&[])?).await.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("a retry risks a second SMS"), "{refused}");
+    ensure!(
+        shop.show(&sms, "dispatch_status").await?.as_deref() == Some("dispatch_timeout"),
+        "it was retried all the same"
+    );
+    output(retry(&["--yes"])?).await?;
     shop.wait_for_status(&sms, "sent").await?;
     shop.expect_ledger(&sms, &[("unclear", app), ("accepted", app)]).await?;
     let again = shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", sms.id)).await;

@@ -1,5 +1,6 @@
 //! `sms-outbox message cancel` and `retry`: by id, or by filter with a dry run first.
 
+use anyhow::bail;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
@@ -21,8 +22,8 @@ pub(in crate::cli) struct MoveArgs {
     ids: Vec<MessageId>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Do it, rather than count what matches the filter
-    #[arg(long, conflicts_with = "ids")]
+    /// By filter: do it, rather than count what matches. By id: retry even what may have been sent already
+    #[arg(long)]
     yes: bool,
 }
 
@@ -96,15 +97,20 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, what: Move, args: 
     }
     let client = session::open(global, &format!("message {verb}")).await?;
     if !args.ids.is_empty() {
-        return by_id(&client, terminal, what, &args.ids).await;
+        return by_id(&client, terminal, what, &args.ids, args.yes).await;
     }
     let filter = Value::Object(args.filter.json(&client).await?);
     by_filter(&client, terminal, what, &filter, args.yes).await
 }
 
-async fn by_id(client: &Client, terminal: &Terminal, what: Move, ids: &[MessageId]) -> anyhow::Result<()> {
+async fn by_id(client: &Client, terminal: &Terminal, what: Move, ids: &[MessageId], yes: bool) -> anyhow::Result<()> {
     for id in ids {
         let id = id.to_string();
+        if matches!(what, Move::Retry) && !yes && is_unclear(client, &id).await? {
+            bail!(
+                "message {id} may have been sent already: a retry risks a second SMS; look at it with message show, and add --yes to retry"
+            );
+        }
         // The first refusal ends the command: what was moved before it is printed already.
         let dispatch_status = messages::move_one(client, what, &id).await?;
         if terminal.is_json() {
@@ -114,6 +120,11 @@ async fn by_id(client: &Client, terminal: &Terminal, what: Move, ids: &[MessageI
         }
     }
     Ok(())
+}
+
+async fn is_unclear(client: &Client, id: &str) -> anyhow::Result<bool> {
+    let message = messages::get(client, id).await?;
+    Ok(message.is_some_and(|message| message.dispatch_status == DispatchStatus::DispatchTimeout.word()))
 }
 
 async fn by_filter(client: &Client, terminal: &Terminal, what: Move, filter: &Value, yes: bool) -> anyhow::Result<()> {
