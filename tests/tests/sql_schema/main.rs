@@ -42,7 +42,7 @@ const MEMBERS: &str = "(SELECT d.classid, d.objid FROM pg_depend AS d JOIN pg_ex
 
 async fn is_commented_pinned_and_owned(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
-    // The functions of type message_id are PostgreSQL's own for uuid, under the name that a type must give them.
+    // The functions of type message_id pass on to PostgreSQL's for uuid, under the names that a type must give them.
     let ours = format!(
         "{MEMBERS} JOIN pg_proc AS p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid WHERE p.proname NOT LIKE 'message\\_id%'"
     );

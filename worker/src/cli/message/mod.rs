@@ -22,10 +22,10 @@ pub(super) enum MessageCommand {
     ///
     /// A message that a worker has claimed cannot be taken back.
     Cancel(bulk::MoveArgs),
-    /// Queue ended messages again: by id at once, by filter after a dry run
+    /// Queue ended messages again: by id, by filter after a dry run
     ///
     /// For failed, canceled and expired messages, and for dispatch_timeout: nobody knows whether such a message was sent,
-    /// so the recipient may get it twice.
+    /// so the recipient may get it twice, and by id it takes --yes.
     Retry(bulk::MoveArgs),
 }
 
