@@ -26,7 +26,7 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "SMS_OUTBOX_POLL_INTERVAL", value_name = "DURATION", default_value = "1s",
           value_parser = duration(Duration::from_millis(50), Duration::from_secs(60)))]
     poll_interval: Duration,
-    /// Do not LISTEN for wake-ups, only poll: for connections through a transaction pooler
+    /// Do not LISTEN for wake-ups, only poll: for a transaction pooler, which must carry prepared statements
     #[arg(long, env = "SMS_OUTBOX_NO_LISTEN")]
     no_listen: bool,
     /// Longest time for one request to a provider [1s to 10min]

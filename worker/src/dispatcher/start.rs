@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use crate::delivery::{Delivery, DeliveryOptions};
 use crate::notifier;
 use crate::outbox::postgres::PostgresOutbox;
 use crate::outbox::postgres::connect::{self, Target};
-use crate::outbox::{Lease, Outcome};
+use crate::outbox::{Lease, OutboxError, Outcome};
 use crate::provider::Registry;
 use crate::provider::http::{Client, ClientOptions};
 use crate::scheduler::{Limits, Scheduler};
@@ -27,6 +27,17 @@ impl Deliver for Delivery {
     async fn deliver(&self, lease: &Lease, claimed: Instant) -> Outcome {
         Self::deliver(self, lease, claimed).await
     }
+}
+
+/// The first prepared statement is also where a pooler shows that cannot carry any.
+fn explain(error: OutboxError) -> anyhow::Error {
+    let cure = if error.to_string().contains("prepared statement") {
+        "; a pooler stands before the server that carries no prepared statements: connect to the server itself, or by \
+         PgBouncer 1.21 or newer with max_prepared_statements"
+    } else {
+        ""
+    };
+    anyhow!("reading the setting sms_outbox.lease_timeout: {error}{cure}")
 }
 
 /// Runs a worker: until `shutdown` (drain, then end) or `abort` (end now).
@@ -46,7 +57,7 @@ pub async fn run(
     let worker = format!("{}/{}", settings.name, &incarnation[..6]);
     let outbox = Arc::new(PostgresOutbox::new(target, &worker)?);
 
-    let lease = outbox.lease_timeout().await.context("reading the setting sms_outbox.lease_timeout")?;
+    let lease = outbox.lease_timeout().await.map_err(explain)?;
     if lease < settings.http_timeout + LEASE_MARGIN {
         bail!(
             "http_timeout: {:?} leaves no room in the lease of {lease:?} (setting sms_outbox.lease_timeout of the database); \

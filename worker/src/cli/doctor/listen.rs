@@ -13,7 +13,8 @@ use crate::outbox::postgres::connect::Target;
 use crate::outbox::postgres::operator::server;
 
 const CURE: &str = "give workers a direct connection to the server (or a pooler in session mode); \
-                    else start them with --no-listen: they then poll";
+                    else start them with --no-listen, so that they poll, behind a pooler that carries prepared \
+                    statements (PgBouncer 1.21 or newer with max_prepared_statements)";
 
 /// Two connections that are served by one server process at the same time can only stand behind a transaction pooler.
 pub(super) async fn examine(target: &Target, client: &Client) -> anyhow::Result<Finding> {
