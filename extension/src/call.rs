@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
-use pgrx::varlena::{rust_str_to_text_p, text_to_rust_str, varsize_any_exhdr};
+use pgrx::varlena::{rust_str_to_text_p, text_to_rust_str, varlena_to_byte_slice, varsize_any_exhdr};
 
 use crate::refusal::{Refusal, State, Texts};
 
@@ -59,6 +59,14 @@ impl Call {
     /// Argument `n` of type timestamptz.
     pub(crate) fn timestamp(&self, n: usize) -> Option<i64> {
         self.datum(n).map(|datum| datum.value() as i64)
+    }
+
+    /// Argument `n` of type bytea.
+    pub(crate) fn bytes(&self, n: usize) -> Option<&[u8]> {
+        // SAFETY: the argument is declared bytea; the detoasted copy lives in the context of this call.
+        self.datum(n).map(|datum| unsafe {
+            varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()))
+        })
     }
 
     /// Argument `n` of type integer.
@@ -153,6 +161,7 @@ pub(crate) unsafe fn run(fcinfo: FunctionCallInfo, body: fn(&Call) -> Reply) -> 
 struct Raised {
     state: c_int,
     column: *const c_char,
+    code: *const c_char,
     message: *const c_char,
     detail: *const c_char,
     hint: *const c_char,
@@ -177,6 +186,7 @@ impl Raised {
         Self {
             state: texts.state,
             column: copy(texts.column.as_deref()),
+            code: copy(texts.code.as_deref()),
             message: copy(Some(&texts.message)),
             detail: copy(texts.detail.as_deref()),
             hint: copy(texts.hint.as_deref()),
@@ -200,6 +210,9 @@ impl Raised {
             }
             if !self.column.is_null() {
                 pg_sys::err_generic_string(pg_sys::PG_DIAG_COLUMN_NAME as c_int, self.column);
+            }
+            if !self.code.is_null() {
+                pg_sys::err_generic_string(pg_sys::PG_DIAG_CONSTRAINT_NAME as c_int, self.code);
             }
             errfinish(c"sms_outbox".as_ptr(), 0, std::ptr::null());
             std::process::abort()

@@ -109,8 +109,16 @@ fn priority(value: &str) -> Result<Option<i32>, Refusal> {
 }
 
 fn time(column: &'static str, value: &str, place: &dyn Fn(Micros) -> Micros) -> Result<Option<Micros>, Refusal> {
-    let text = text(column, value)?;
-    let Some(text) = given(text.as_deref()) else { return Ok(None) };
+    written_time(column, text(column, value)?.as_deref(), place)
+}
+
+/// A time written as text; `place` puts a local one into the organization's time zone.
+pub(crate) fn written_time(
+    column: &'static str,
+    text: Option<&str>,
+    place: &dyn Fn(Micros) -> Micros,
+) -> Result<Option<Micros>, Refusal> {
+    let Some(text) = given(text) else { return Ok(None) };
     match datetime::parse(text) {
         Some(Written::Moment(at)) => Ok(Some(at)),
         Some(Written::Local(at)) => Ok(Some(place(at))),

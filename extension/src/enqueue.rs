@@ -1,4 +1,5 @@
-//! `sms_outbox_enqueue()`: one message in the caller's transaction.
+//! `sms_outbox_enqueue()`: one message in the caller's transaction. `enqueue_text()` is the same for callers that have
+//! times as text.
 
 use pgrx::pg_sys::{self, Datum};
 
@@ -7,7 +8,7 @@ use crate::call::{Call, Jsonb, Reply, enum_label, sql_function, text_datum};
 use crate::queue::{self, Existing, Facts, KEY_TRIES, Taken};
 use crate::refusal::{Refusal, State};
 use crate::statement::{Spi, Statement, statement};
-use crate::{ids, message_id, segments, server, settings, wakeup};
+use crate::{element, ids, message_id, segments, server, settings, wakeup};
 
 static INSERT_KEY: Statement = statement!("insert_key", [TEXTOID, TEXTOID, UUIDOID]);
 static INSERT_MESSAGE: Statement = statement!(
@@ -54,20 +55,38 @@ struct Enqueued {
     replay: Option<Datum>,
 }
 
+/// How the times are given.
+#[derive(Clone, Copy)]
+enum Times {
+    /// As `timestamptz`.
+    Typed,
+    /// As text, with or without an offset: what JSON has.
+    Written,
+}
+
 fn enqueue(call: &Call) -> Reply {
-    let organization = queue::organization(call, argument::ORGANIZATION_ID)?;
+    run(call, Times::Typed)
+}
+
+fn enqueue_text(call: &Call) -> Reply {
+    run(call, Times::Written)
+}
+
+fn run(call: &Call, times: Times) -> Reply {
     let key = arguments::idempotency_key(call.text(argument::IDEMPOTENCY_KEY))?;
     let spi = Spi::connect();
-    let enqueued = put(call, &spi, &organization, key)?;
+    let enqueued = put(call, times, &spi, key)?;
     spi.finish();
     row(call, &enqueued)
 }
 
 /// The key row comes first: of two callers with one key, the second waits there for the first's transaction.
-fn put(call: &Call, spi: &Spi, organization: &str, key: Option<&str>) -> Result<Enqueued, Refusal> {
-    let organization_datum = text_datum(organization);
-    let facts = Facts::read(spi, organization_datum);
-    let payload = fields(call).check(&facts.region).and_then(|payload| Ok((payload, meta(call)?)));
+fn put(call: &Call, times: Times, spi: &Spi, key: Option<&str>) -> Result<Enqueued, Refusal> {
+    let facts = Facts::read(spi, call.text(argument::ORGANIZATION_ID))?;
+    let organization = facts.organization;
+    let payload = fields(call, times, &facts)
+        .and_then(|fields| fields.check(&facts.region))
+        .and_then(|payload| Ok((payload, meta(call)?)));
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
     let id = match ids::next(now) {
@@ -76,33 +95,37 @@ fn put(call: &Call, spi: &Spi, organization: &str, key: Option<&str>) -> Result<
         Err(refusal) => return Err(facts.check_apps(spi, None).err().unwrap_or(refusal)),
     };
     if let Some(key) = key
-        && let Some(existing) = claim_key(spi, organization_datum, key, id)?
+        && let Some(existing) = claim_key(spi, organization, key, id)?
     {
         if !existing.is_same(payload.as_ref().ok().map(|(payload, _)| payload)) {
-            queue::count_mismatches(spi, organization_datum, &[key]);
+            queue::count_mismatches(spi, organization, &[key]);
         }
         return Ok(Enqueued { id: existing.id, replay: Some(existing.status) });
     }
     let (payload, meta) = payload?;
     let later = payload.is_later(now, settings::schedule_limit())?;
     facts.check_apps(spi, payload.preferred_provider_slug)?;
-    insert(spi, id, now, later, organization_datum, key, &payload, meta);
+    insert(spi, id, now, later, organization, key, &payload, meta);
     if !later {
         wakeup::request();
     }
     Ok(Enqueued { id, replay: None })
 }
 
-fn fields(call: &Call) -> Fields<'_> {
-    Fields {
+fn fields<'a>(call: &'a Call, times: Times, facts: &Facts) -> Result<Fields<'a>, Refusal> {
+    let time = |column, argument| match times {
+        Times::Typed => Ok(call.timestamp(argument)),
+        Times::Written => element::written_time(column, call.text(argument), &|local| facts.in_zone(local)),
+    };
+    Ok(Fields {
         mobile: call.text(argument::MOBILE),
         message: call.text(argument::MESSAGE),
         sender: call.text(argument::SENDER),
-        datetime: call.timestamp(argument::DATETIME),
+        datetime: time("datetime", argument::DATETIME)?,
         preferred_provider_slug: call.text(argument::PREFERRED_PROVIDER_SLUG),
         priority: call.integer(argument::PRIORITY),
-        valid_until: call.timestamp(argument::VALID_UNTIL),
-    }
+        valid_until: time("valid_until", argument::VALID_UNTIL)?,
+    })
 }
 
 fn meta(call: &Call) -> Result<Option<Datum>, Refusal> {
@@ -196,3 +219,4 @@ fn row(call: &Call, enqueued: &Enqueued) -> Reply {
 }
 
 sql_function!(enqueue_wrapper, pg_finfo_enqueue_wrapper, enqueue);
+sql_function!(enqueue_text_wrapper, pg_finfo_enqueue_text_wrapper, enqueue_text);

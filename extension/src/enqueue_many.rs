@@ -51,22 +51,21 @@ struct New<'a> {
 }
 
 fn enqueue_many(call: &Call) -> Reply {
-    let organization = queue::organization(call, 1)?;
     let Some(messages) = call.datum(0) else {
         return Err(Refusal::argument("messages", "is missing", "Give a JSON array of objects."));
     };
     // SAFETY: the argument is declared jsonb.
     let messages = unsafe { Jsonb::new(messages) };
     let spi = Spi::connect();
-    let enqueued = put(messages, &spi, &organization)?;
+    let enqueued = put(messages, &spi, call.text(1))?;
     spi.finish();
     rows(call, &enqueued)
 }
 
-fn put(messages: Jsonb, spi: &Spi, organization: &str) -> Result<Vec<Enqueued>, Refusal> {
-    let organization = text_datum(organization);
-    let facts = Facts::read(spi, organization);
-    let elements = element::read(messages.text(), &|local| in_zone(local, &facts.time_zone))?;
+fn put(messages: Jsonb, spi: &Spi, organization: Option<&str>) -> Result<Vec<Enqueued>, Refusal> {
+    let facts = Facts::read(spi, organization)?;
+    let organization = facts.organization;
+    let elements = element::read(messages.text(), &|local| facts.in_zone(local))?;
     let checked: Vec<Result<Payload<'_>, Refusal>> =
         elements.iter().map(|element| check(element, &facts.region)).collect();
     // SAFETY: reads the clock.
@@ -135,18 +134,6 @@ fn is_same(first: Option<&Payload<'_>>, again: Option<&Payload<'_>>) -> bool {
     match (first, again) {
         (Some(first), Some(again)) => first == &Payload { valid_until: first.valid_until, ..again.clone() },
         _ => false,
-    }
-}
-
-/// Microseconds of a wall clock to the moment it shows in a time zone.
-fn in_zone(local: i64, time_zone: &str) -> i64 {
-    // SAFETY: timestamp_zone takes a text and a timestamp; an unknown zone is its own ERROR.
-    unsafe {
-        pgrx::fcinfo::direct_function_call(
-            pg_sys::timestamp_zone,
-            &[Some(text_datum(time_zone)), Some(Datum::from(local))],
-        )
-        .unwrap_or(local)
     }
 }
 

@@ -12,6 +12,7 @@ use pgrx::pg_sys;
 mod arguments;
 mod board;
 mod call;
+mod caller;
 mod datetime;
 mod element;
 mod enqueue;

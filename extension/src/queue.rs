@@ -5,13 +5,15 @@ use std::cell::OnceCell;
 use pgrx::pg_sys::{self, Datum};
 
 use crate::arguments::{self, Payload};
-use crate::call::{Call, text_datum};
+use crate::call::text_datum;
+use crate::caller::{self, Caller, Standing};
+use crate::datetime::Micros;
 use crate::ids;
 use crate::refusal::{Refusal, State};
 use crate::settings;
 use crate::statement::{Rows, Spi, Statement, statement};
 
-static FACTS: Statement = statement!("organization_facts", [TEXTOID]);
+static FACTS: Statement = statement!("organization_facts", [TEXTOID, OIDOID, OIDOID]);
 static SLUGS: Statement = statement!("provider_slugs", [TEXTOID]);
 static READ_KEYS: Statement = statement!("read_keys", [TEXTOID, TEXTARRAYOID]);
 static TAKE_KEY: Statement = statement!("take_key", [TEXTOID, TEXTOID, UUIDOID, UUIDOID]);
@@ -20,28 +22,13 @@ static COUNT_MISMATCHES: Statement = statement!("count_mismatches", [TEXTOID, TE
 /// Time zone of an organization that has set none.
 const DEFAULT_TIME_ZONE: &str = "Asia/Riyadh";
 
-/// The organization that a caller acts for: the argument, else the setting.
-pub(crate) fn organization(call: &Call, argument: usize) -> Result<String, Refusal> {
-    let id = match arguments::given(call.text(argument)) {
-        Some(id) => id.to_owned(),
-        None => settings::organization_id().ok_or_else(|| {
-            Refusal::argument(
-                "organization_id",
-                "is missing",
-                "Give organization_id, or SET sms_outbox.organization_id for the session.",
-            )
-        })?,
-    };
-    arguments::organization_id(&id)?;
-    Ok(id)
-}
-
-/// What enqueue has to know of an organization.
+/// What enqueue has to know of the organization that the caller acts for.
 pub(crate) struct Facts {
+    /// Its id, as SQL takes it.
+    pub(crate) organization: Datum,
     pub(crate) region: String,
-    pub(crate) time_zone: String,
+    time_zone: String,
     has_app: bool,
-    organization: Datum,
     /// Read when the first message names a provider.
     slugs: OnceCell<Slugs>,
 }
@@ -52,18 +39,51 @@ struct Slugs {
 }
 
 impl Facts {
-    pub(crate) fn read(spi: &Spi, organization: Datum) -> Self {
-        let rows = spi.execute(&FACTS, &[Some(organization)]);
-        let (region, time_zone, has_app) = match rows.count() {
-            0 => (None, None, false),
-            _ => (rows.text(0, 1), rows.text(0, 2), rows.flag(0, 3)),
-        };
-        Self {
-            region: region.map_or_else(settings::default_region, str::to_owned),
-            time_zone: time_zone.unwrap_or(DEFAULT_TIME_ZONE).to_owned(),
-            has_app,
-            organization,
-            slugs: OnceCell::new(),
+    /// Decides for whom the caller acts (`argument` is the one of the call), and reads what is known of that organization.
+    pub(crate) fn read(spi: &Spi, argument: Option<&str>) -> Result<Self, Refusal> {
+        let caller = Caller::read()?;
+        let argument = arguments::given(argument);
+        let [login, acting] = caller::roles().map(Some);
+        let mut asked = caller.asks_for(argument).map(str::to_owned);
+        loop {
+            let organization = asked.as_deref().map(text_datum);
+            let rows = spi.execute(&FACTS, &[organization, login, acting]);
+            let chosen = match caller.standing(argument, rows.text(0, 1))? {
+                Standing::One(chosen) => chosen,
+                Standing::Nothing => return Err(caller::none_named()),
+                Standing::All => {
+                    return Err(Refusal::argument(
+                        "organization_id",
+                        "is missing",
+                        "Give organization_id, or SET sms_outbox.organization_id for the session.",
+                    ));
+                }
+            };
+            if let Some(organization) = organization
+                && asked.as_ref() == Some(&chosen)
+            {
+                return Ok(Self {
+                    organization,
+                    region: rows.text(0, 2).map_or_else(settings::default_region, str::to_owned),
+                    time_zone: rows.text(0, 3).unwrap_or(DEFAULT_TIME_ZONE).to_owned(),
+                    has_app: rows.flag(0, 4),
+                    slugs: OnceCell::new(),
+                });
+            }
+            // A bound role that named no organization: now we know which.
+            asked = Some(chosen);
+        }
+    }
+
+    /// A clock on the organization's wall as a moment.
+    pub(crate) fn in_zone(&self, local: Micros) -> Micros {
+        // SAFETY: timestamp_zone takes a text and a timestamp; an unknown zone is its own ERROR.
+        unsafe {
+            pgrx::fcinfo::direct_function_call(
+                pg_sys::timestamp_zone,
+                &[Some(text_datum(&self.time_zone)), Some(Datum::from(local))],
+            )
+            .unwrap_or(local)
         }
     }
 
@@ -76,6 +96,7 @@ impl Facts {
             return Ok(());
         }
         Err(Refusal::new(State::NotReady, "no SMS app is installed for this organization")
+            .with_code("no_sms_app")
             .with_hint("Install one with sms_outbox.install_app(organization_id, provider_slug, …)."))
     }
 
@@ -90,6 +111,7 @@ impl Facts {
         let refusal =
             Refusal::new(State::NotReady, "preferred_provider_slug: this organization has no app of the provider")
                 .with_column("preferred_provider_slug")
+                .with_code("no_sms_app")
                 .with_hint(
                     "Install one with sms_outbox.install_app(organization_id, provider_slug, …), or name no provider.",
                 );

@@ -1,4 +1,4 @@
-//! Why a call is refused, and how that becomes an ERROR with SQLSTATE, MESSAGE, DETAIL, HINT and COLUMN.
+//! Why a call is refused, and how that becomes an ERROR with SQLSTATE, MESSAGE, DETAIL, HINT, COLUMN and CONSTRAINT.
 //!
 //! pgrx's own reports carry no COLUMN. So the functions return a [`Refusal`], and the outermost frame raises it when
 //! nothing with a destructor is left on the stack that the ERROR jumps over.
@@ -14,6 +14,8 @@ pub(crate) enum State {
     InvalidText,
     /// 40001: try the transaction again.
     SerializationFailure,
+    /// 42501: not for this caller.
+    Forbidden,
     /// 55000: the request is good, but something must be done first.
     NotReady,
 }
@@ -24,6 +26,7 @@ impl State {
             Self::InvalidArgument => b"22023",
             Self::InvalidText => b"22P02",
             Self::SerializationFailure => b"40001",
+            Self::Forbidden => b"42501",
             Self::NotReady => b"55000",
         }
     }
@@ -39,6 +42,8 @@ impl State {
 pub(crate) struct Refusal {
     pub(crate) state: State,
     pub(crate) column: Option<&'static str>,
+    /// What a program branches on, where the SQLSTATE is too coarse: the error's CONSTRAINT field.
+    pub(crate) code: Option<&'static str>,
     pub(crate) message: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
@@ -56,11 +61,16 @@ impl Refusal {
 
     /// A refusal without a column.
     pub(crate) fn new(state: State, message: impl Into<String>) -> Self {
-        Self { state, column: None, message: message.into(), detail: None, hint: None }
+        Self { state, column: None, code: None, message: message.into(), detail: None, hint: None }
     }
 
     pub(crate) fn with_column(mut self, column: &'static str) -> Self {
         self.column = Some(column);
+        self
+    }
+
+    pub(crate) fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
         self
     }
 
@@ -86,6 +96,7 @@ impl Refusal {
         Texts {
             state: self.state.packed(),
             column: self.column.map(text),
+            code: self.code.map(text),
             message: text(self.message),
             detail: self.detail.map(text),
             hint: self.hint.map(text),
@@ -97,6 +108,7 @@ impl Refusal {
 pub(crate) struct Texts {
     pub(crate) state: i32,
     pub(crate) column: Option<CString>,
+    pub(crate) code: Option<CString>,
     pub(crate) message: CString,
     pub(crate) detail: Option<CString>,
     pub(crate) hint: Option<CString>,

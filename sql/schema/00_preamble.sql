@@ -24,7 +24,7 @@ DO $$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['sms_outbox_owner', 'sms_outbox_app', 'sms_outbox_worker',
+    FOREACH role_name IN ARRAY ARRAY['sms_outbox_owner', 'sms_outbox_tenant', 'sms_outbox_api', 'sms_outbox_app', 'sms_outbox_worker',
                                      'sms_outbox_operator', 'sms_outbox_monitor']
     LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
@@ -41,4 +41,4 @@ $$;
 CREATE SCHEMA sms_outbox;
 COMMENT ON SCHEMA sms_outbox IS 'The SMS outbox: messages enqueued in application transactions, claimed by workers, and what became of them. Tables are touched through functions only.';
 
-GRANT USAGE ON SCHEMA sms_outbox TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
+GRANT USAGE ON SCHEMA sms_outbox TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;

@@ -15,7 +15,7 @@ CREATE FUNCTION @extschema@.sms_outbox_enqueue(
     LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 1 SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'enqueue_wrapper';
 COMMENT ON FUNCTION @extschema@.sms_outbox_enqueue(text, text, text, timestamptz, text, text, jsonb, text, integer, timestamptz) IS
-'Queues one SMS in the caller''s transaction: sent after it commits, never if it rolls back. mobile in any usual writing; datetime in the future delays it; the same idempotency_key again returns the first message as it is now; priority 0 urgent, 1 normal, 2 bulk; not sent after valid_until. organization_id defaults to the setting sms_outbox.organization_id. Empty strings mean ''not given''.';
+'Queues one SMS in the caller''s transaction: sent after it commits, never if it rolls back. mobile in any usual writing; datetime in the future delays it; the same idempotency_key again returns the first message as it is now; priority 0 urgent, 1 normal, 2 bulk; not sent after valid_until. organization_id defaults to the caller''s organization, see visible_organization(). Empty strings mean ''not given''.';
 
 CREATE FUNCTION @extschema@.sms_outbox_enqueue_many(messages jsonb, organization_id text DEFAULT NULL)
     RETURNS TABLE (ordinality bigint, id text, dispatch_status sms_outbox.dispatch_status, idempotent_replay boolean)
@@ -29,7 +29,42 @@ REVOKE ALL ON FUNCTION @extschema@.sms_outbox_enqueue(text, text, text, timestam
 GRANT EXECUTE ON FUNCTION @extschema@.sms_outbox_enqueue(text, text, text, timestamptz, text, text, jsonb, text, integer, timestamptz),
                           @extschema@.sms_outbox_enqueue_many(jsonb, text) TO sms_outbox_app, sms_outbox_operator;
 
+-- For callers that have times as text, and at a fixed place for those that do not know where the extension was created: the API
+-- and PostgREST.
+CREATE FUNCTION sms_outbox.enqueue_text(
+    mobile text,
+    message text,
+    sender text DEFAULT NULL,
+    datetime text DEFAULT NULL,
+    preferred_provider_slug text DEFAULT NULL,
+    idempotency_key text DEFAULT NULL,
+    meta jsonb DEFAULT '{}',
+    organization_id text DEFAULT NULL,
+    priority integer DEFAULT NULL,
+    valid_until text DEFAULT NULL
+) RETURNS TABLE (id text, dispatch_status sms_outbox.dispatch_status, idempotent_replay boolean)
+    LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE ROWS 1 SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'enqueue_text_wrapper';
+COMMENT ON FUNCTION sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text) IS
+'sms_outbox_enqueue() with datetime and valid_until as JSON has them: RFC 3339, or YYYY-MM-DD HH:MM[:SS] (also with T) in the organization''s time zone; empty means none.';
+
+CREATE FUNCTION sms_outbox.enqueue_many(messages jsonb, organization_id text DEFAULT NULL)
+    RETURNS TABLE (ordinality bigint, id text, dispatch_status sms_outbox.dispatch_status, idempotent_replay boolean)
+    LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'enqueue_many_wrapper';
+COMMENT ON FUNCTION sms_outbox.enqueue_many(jsonb, text) IS 'sms_outbox_enqueue_many(), in this schema.';
+
+CREATE FUNCTION sms_outbox.visible_organization() RETURNS text
+    LANGUAGE c STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'visible_organization_wrapper';
+COMMENT ON FUNCTION sms_outbox.visible_organization() IS
+'Whose rows the caller sees: an organization''s, * for every organization''s, NULL for none. By what bind_role() ties the login or the role of SET ROLE to; else by the claim organization_id of request.jwt.claims; else by the setting sms_outbox.organization_id. Refuses (42501) where a weaker one names another organization than a stronger one. Row security asks it.';
+
 -- The rest runs no SQL, so there is no search_path to pin.
+
+CREATE FUNCTION sms_outbox.digests_equal(one bytea, other bytea) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'digests_equal_wrapper';
+COMMENT ON FUNCTION sms_outbox.digests_equal(bytea, bytea) IS 'Whether two digests are equal, in a time that does not tell where they differ.';
 
 CREATE FUNCTION sms_outbox.normalize_mobile(mobile text, region text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'normalize_mobile_wrapper';
@@ -51,7 +86,9 @@ CREATE FUNCTION sms_outbox.wake() RETURNS void
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'wake_wrapper';
 COMMENT ON FUNCTION sms_outbox.wake() IS 'Asks for one wake-up of the workers when this transaction commits, in the way of the setting sms_outbox.wakeup.';
 
-REVOKE ALL ON FUNCTION sms_outbox.normalize_mobile(text, text), sms_outbox.measure(text), sms_outbox.server_id(),
+REVOKE ALL ON FUNCTION sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text), sms_outbox.enqueue_many(jsonb, text),
+                       sms_outbox.visible_organization(), sms_outbox.digests_equal(bytea, bytea),
+                       sms_outbox.normalize_mobile(text, text), sms_outbox.measure(text), sms_outbox.server_id(),
                        sms_outbox.setting(text), sms_outbox.wake() FROM PUBLIC;
 
 -- The launcher learns of the extension when CREATE EXTENSION commits, rather than at its next look.

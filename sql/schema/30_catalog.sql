@@ -67,8 +67,30 @@ CREATE TABLE sms_outbox.worker (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE sms_outbox.worker IS 'The workers that reported lately: what worker_stats shows, and among whom the work is shared.';
 
+-- The organization that a login is tied to. The role by oid: it dumps as its name.
+CREATE TABLE sms_outbox.role_binding (
+    role regrole PRIMARY KEY,
+    organization_id text CHECK (organization_id ~ '^[A-Za-z0-9_.:-]{1,64}$')
+);
+COMMENT ON TABLE sms_outbox.role_binding IS 'What bind_role() ties roles to. NULL: to the organization that each transaction names.';
+
+CREATE TABLE sms_outbox.api_key (
+    key_id text PRIMARY KEY CHECK (key_id ~ '^[0-9a-z]{12}$'),
+    organization_id text NOT NULL,
+    name text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
+    digest bytea NOT NULL CHECK (length(digest) = 32),
+    scopes text[] NOT NULL CHECK (scopes <@ ARRAY['enqueue', 'read', 'operate'] AND scopes <> '{}'),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    last_used_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE sms_outbox.api_key IS 'The keys of the HTTP API, as SHA-256 of the whole key: 244 random bits need no salt.';
+
 -- Dumped with the database; the catalog of providers comes with the extension instead.
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.organization', '');
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.organization_app', '');
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.organization_app_app_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.app_health', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.role_binding', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.api_key', '');

@@ -28,6 +28,7 @@ CREATE TABLE sms_outbox.attempt (
     attempt smallint NOT NULL,
     http_status smallint,
     status sms_outbox.attempt_status NOT NULL,
+    organization_id text NOT NULL,
     worker text NOT NULL,
     provider_message_id text,
     error_code text,

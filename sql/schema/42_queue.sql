@@ -20,6 +20,7 @@ CREATE TABLE sms_outbox.ready (
     avoid bigint[]
 );
 CREATE INDEX ready_log ON sms_outbox.ready (server, priority, xid, id);
+CREATE INDEX ready_by_organization ON sms_outbox.ready (organization_id, id);
 CREATE INDEX ready_expiry ON sms_outbox.ready (valid_until) WHERE valid_until IS NOT NULL;
 COMMENT ON TABLE sms_outbox.ready IS 'Messages that wait and are due. Read by look() as a log in commit-safe order, claimed by key.';
 COMMENT ON COLUMN sms_outbox.ready.xid IS 'Transaction that put the row here: makes late commits visible to readers of the log.';
@@ -39,6 +40,7 @@ CREATE TABLE sms_outbox.scheduled (
     reason text NOT NULL CHECK (reason IN ('datetime', 'backoff'))
 );
 CREATE INDEX scheduled_due ON sms_outbox.scheduled (due_at);
+CREATE INDEX scheduled_by_organization ON sms_outbox.scheduled (organization_id, id);
 CREATE INDEX scheduled_expiry ON sms_outbox.scheduled (valid_until) WHERE valid_until IS NOT NULL;
 COMMENT ON TABLE sms_outbox.scheduled IS 'Messages that wait for their time: a datetime in the future, or the end of a backoff.';
 

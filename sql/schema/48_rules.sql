@@ -16,7 +16,7 @@ CREATE FUNCTION sms_outbox.backoff(tries integer, random double precision) RETUR
 COMMENT ON FUNCTION sms_outbox.backoff(integer, double precision) IS 'How long a message waits after its tries-th counted attempt: 2 s, doubling, 10 minutes at most, of which the given random share (0..1) of one half is taken off so that messages that failed together do not come back together.';
 
 CREATE FUNCTION sms_outbox.status_of(id sms_outbox.message_id) RETURNS sms_outbox.dispatch_status
-    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
     SELECT CASE
         WHEN EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = status_of.id AND a.status = 'accepted') THEN 'sent'
@@ -25,7 +25,7 @@ AS $$
                       (SELECT 'pending'::sms_outbox.dispatch_status FROM sms_outbox.ready AS r WHERE r.id = status_of.id),
                       (SELECT 'pending'::sms_outbox.dispatch_status FROM sms_outbox.scheduled AS s WHERE s.id = status_of.id)) END
 $$;
-COMMENT ON FUNCTION sms_outbox.status_of(sms_outbox.message_id) IS 'Where the message is in its life; NULL when there is no such message. An accepted attempt outranks every row that says otherwise.';
+COMMENT ON FUNCTION sms_outbox.status_of(sms_outbox.message_id) IS 'Where the message is in its life; NULL when there is no such message. An accepted attempt outranks every row that says otherwise. Internal: others read the view outbox.';
 
 CREATE FUNCTION sms_outbox.latency_bucket(took interval) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

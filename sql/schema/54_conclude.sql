@@ -83,9 +83,9 @@ BEGIN
                     ELSE 'attempts_spent' END AS reason
           FROM counted AS c
     ), ledger AS (
-        INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, worker,
+        INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, organization_id, worker,
                                         provider_message_id, error_code, error_message, response)
-        SELECT d.id, d.started_at, clock_timestamp(), d.app_id, d.attempt, d.http_status, d.status, d.worker,
+        SELECT d.id, d.started_at, clock_timestamp(), d.app_id, d.attempt, d.http_status, d.status, d.organization_id, d.worker,
                d.provider_message_id, d.error_code, d.error_message, d.response
           FROM decided AS d
     ), requeued AS (

@@ -107,8 +107,8 @@ BEGIN
             RETURN false;
         END IF;
     END IF;
-    INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, worker, provider_message_id, error_code, error_message, response)
-    VALUES (late.id, clock_timestamp(), clock_timestamp(), 0, late.attempt, late.http_status, 'accepted', conclude_late.worker,
+    INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, organization_id, worker, provider_message_id, error_code, error_message, response)
+    VALUES (late.id, clock_timestamp(), clock_timestamp(), 0, late.attempt, late.http_status, 'accepted', organization, conclude_late.worker,
             late.provider_message_id, 'claim_lost', 'accepted by an attempt whose claim was lost in a failover', late.response);
     INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
     VALUES (sms_outbox.day_of(late.id), date_trunc('minute', now()), 'sent', 1, organization);

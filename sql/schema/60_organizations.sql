@@ -36,6 +36,7 @@ AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM sms_outbox.check_organization_id(set_organization.organization_id);
+    PERFORM sms_outbox.require_organization(set_organization.organization_id);
     IF NOT sms_outbox.is_region(default_region) THEN
         RAISE EXCEPTION 'default_region: "%" is not a two-letter ISO 3166 region', default_region
             USING ERRCODE = '22023', COLUMN = 'default_region', HINT = 'For example SA or AE, in capitals.';
@@ -57,6 +58,7 @@ CREATE FUNCTION sms_outbox.pause_organization(organization_id text, reason text 
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM sms_outbox.require_organization(organization_id);
     UPDATE sms_outbox.organization AS o SET paused_at = coalesce(o.paused_at, now()), paused_reason = reason
      WHERE o.organization_id = pause_organization.organization_id;
     IF NOT FOUND THEN
@@ -71,6 +73,7 @@ CREATE FUNCTION sms_outbox.resume_organization(organization_id text) RETURNS voi
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM sms_outbox.require_organization(organization_id);
     UPDATE sms_outbox.organization AS o SET paused_at = NULL, paused_reason = NULL WHERE o.organization_id = resume_organization.organization_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'organization_id: there is no organization "%"', organization_id USING ERRCODE = 'P0002', COLUMN = 'organization_id',

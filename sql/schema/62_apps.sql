@@ -51,6 +51,7 @@ DECLARE
     new_id bigint;
 BEGIN
     PERFORM sms_outbox.check_organization_id(install_app.organization_id);
+    PERFORM sms_outbox.require_organization(install_app.organization_id);
     PERFORM sms_outbox.check_app(install_app.name, install_app."position", install_app.weight, install_app.max_in_flight, install_app.rate);
     PERFORM sms_outbox.check_config(install_app.provider_slug, install_app.config);
     PERFORM sms_outbox.prepare_partitions();
@@ -90,8 +91,10 @@ CREATE FUNCTION sms_outbox.installed_app(app_id bigint) RETURNS sms_outbox.organ
 AS $$
 DECLARE
     app sms_outbox.organization_app;
+    visible CONSTANT text := sms_outbox.visible_organization();
 BEGIN
-    SELECT * INTO app FROM sms_outbox.organization_app AS a WHERE a.app_id = installed_app.app_id AND a.uninstalled_at IS NULL FOR UPDATE;
+    SELECT * INTO app FROM sms_outbox.organization_app AS a
+     WHERE a.app_id = installed_app.app_id AND a.uninstalled_at IS NULL AND visible IN (a.organization_id, '*') FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'app_id: there is no installed app %', coalesce(app_id::text, 'NULL')
             USING ERRCODE = 'P0002', COLUMN = 'app_id', HINT = 'SELECT app_id, organization_id, name FROM sms_outbox.apps_installed.';
@@ -99,7 +102,7 @@ BEGIN
     RETURN app;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.installed_app(bigint) IS 'The app, locked for a change; refuses (P0002) where it is not installed.';
+COMMENT ON FUNCTION sms_outbox.installed_app(bigint) IS 'The app, locked for a change; refuses (P0002) where it is not installed, or not the caller''s.';
 
 CREATE FUNCTION sms_outbox.update_app(
     app_id bigint, config jsonb DEFAULT NULL, name text DEFAULT NULL, "position" integer DEFAULT NULL, weight integer DEFAULT NULL,

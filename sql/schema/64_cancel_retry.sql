@@ -41,6 +41,21 @@ END
 $$;
 COMMENT ON FUNCTION sms_outbox.cancel_waiting(sms_outbox.message_id[]) IS 'Ends those of the messages that wait as canceled; returns how many. Internal: both forms of cancel() call it.';
 
+CREATE FUNCTION sms_outbox.only_visible(id sms_outbox.message_id) RETURNS sms_outbox.message_id[]
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    visible CONSTANT text := sms_outbox.visible_organization();
+BEGIN
+    -- Another organization's message is no message at all.
+    IF NOT EXISTS (SELECT FROM sms_outbox.message AS m WHERE m.id = only_visible.id AND visible IN (m.organization_id, '*')) THEN
+        RAISE EXCEPTION 'id: there is no message %', id USING ERRCODE = 'P0002', COLUMN = 'id', CONSTRAINT = 'not_found';
+    END IF;
+    RETURN ARRAY[id];
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.only_visible(sms_outbox.message_id) IS 'The message, for a caller that may see it; refuses with P0002 otherwise. Internal: cancel() and retry() call it.';
+
 CREATE FUNCTION sms_outbox.cancel(id sms_outbox.message_id) RETURNS sms_outbox.dispatch_status
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -48,12 +63,9 @@ DECLARE
     now_is sms_outbox.dispatch_status;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    IF sms_outbox.cancel_waiting(ARRAY[id]) = 0 THEN
+    IF sms_outbox.cancel_waiting(sms_outbox.only_visible(id)) = 0 THEN
         now_is := sms_outbox.status_of(id);
-        IF now_is IS NULL THEN
-            RAISE EXCEPTION 'id: there is no message %', id USING ERRCODE = 'P0002', COLUMN = 'id';
-        END IF;
-        RAISE EXCEPTION 'the message is %; only a pending one can be canceled', now_is USING ERRCODE = '55000', COLUMN = 'id', DETAIL = 'dispatch_status: ' || now_is;
+        RAISE EXCEPTION 'the message is %; only a pending one can be canceled', now_is USING ERRCODE = '55000', COLUMN = 'id', CONSTRAINT = 'wrong_state', DETAIL = 'dispatch_status: ' || now_is;
     END IF;
     RETURN 'canceled';
 END
@@ -104,13 +116,10 @@ DECLARE
     now_is sms_outbox.dispatch_status;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    IF sms_outbox.requeue_ended(ARRAY[id]) = 0 THEN
+    IF sms_outbox.requeue_ended(sms_outbox.only_visible(id)) = 0 THEN
         now_is := sms_outbox.status_of(id);
-        IF now_is IS NULL THEN
-            RAISE EXCEPTION 'id: there is no message %', id USING ERRCODE = 'P0002', COLUMN = 'id';
-        END IF;
         RAISE EXCEPTION 'the message is %; only failed, dispatch_timeout, canceled and expired ones can be retried', now_is
-            USING ERRCODE = '55000', COLUMN = 'id', DETAIL = 'dispatch_status: ' || now_is;
+            USING ERRCODE = '55000', COLUMN = 'id', CONSTRAINT = 'wrong_state', DETAIL = 'dispatch_status: ' || now_is;
     END IF;
     RETURN 'pending';
 END
@@ -161,6 +170,22 @@ END
 $$;
 COMMENT ON FUNCTION sms_outbox.check_filter(jsonb, integer) IS 'Refuses (22023) a filter of cancel() or retry() with an unknown key, a wrong value, or no key at all.';
 
+CREATE FUNCTION sms_outbox.within_scope(filter jsonb, max_rows integer) RETURNS jsonb
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    visible CONSTANT text := sms_outbox.visible_organization();
+BEGIN
+    PERFORM sms_outbox.check_filter(filter, max_rows);
+    IF visible = '*' THEN
+        RETURN filter;
+    END IF;
+    PERFORM sms_outbox.require_organization(coalesce(filter ->> 'organization_id', visible));
+    RETURN filter || jsonb_build_object('organization_id', visible);
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.within_scope(jsonb, integer) IS 'The filter, checked, and narrowed to the organization that the caller acts for. Internal: cancel() and retry() call it.';
+
 CREATE FUNCTION sms_outbox.matches(filter jsonb, message sms_outbox.message) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (filter -> 'organization_id' IS NULL OR message.organization_id = filter ->> 'organization_id')
@@ -180,7 +205,7 @@ DECLARE
     found_ids sms_outbox.message_id[];
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    PERFORM sms_outbox.check_filter(filter, max_rows);
+    filter := sms_outbox.within_scope(filter, max_rows);
     IF coalesce(filter ->> 'dispatch_status', 'pending') <> 'pending' OR filter ? 'error_code' THEN
         RAISE EXCEPTION 'filter: only pending messages can be canceled' USING ERRCODE = '22023', COLUMN = 'filter',
             HINT = 'Leave dispatch_status and error_code out.';
@@ -209,7 +234,7 @@ DECLARE
     found_ids sms_outbox.message_id[];
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    PERFORM sms_outbox.check_filter(filter, max_rows);
+    filter := sms_outbox.within_scope(filter, max_rows);
     IF filter ->> 'dispatch_status' IS NULL OR filter ->> 'dispatch_status' NOT IN ('failed', 'dispatch_timeout', 'canceled', 'expired') THEN
         RAISE EXCEPTION 'filter: dispatch_status must say which ended messages are meant' USING ERRCODE = '22023', COLUMN = 'filter',
             HINT = 'One of failed, dispatch_timeout, canceled, expired. A dispatch_timeout may have been sent already.';
@@ -237,6 +262,7 @@ DECLARE
     due bigint;
     later bigint;
 BEGIN
+    PERFORM sms_outbox.require_organization(NULL);
     PERFORM sms_outbox.require_read_committed();
     -- In the order in which rows move, so that one which moves meanwhile is found where it went. An attempt that a worker
     -- carried over a promotion gives its message back as released.

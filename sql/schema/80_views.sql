@@ -1,20 +1,26 @@
 -- What applications and DBAs read of messages.
 
+-- Each table under these views holds back the rows of other organizations (90_row_security.sql), so the views themselves need no
+-- security_barrier: no join enters such a view by index, and an application joins outbox to its own tables by id.
+
+CREATE VIEW sms_outbox.visible_app_state WITH (security_barrier) AS
+SELECT s.* FROM sms_outbox.app_state AS s WHERE (SELECT sms_outbox.visible_organization()) IN (s.organization_id, '*');
+COMMENT ON VIEW sms_outbox.visible_app_state IS 'app_state, of the organization that the caller acts for.';
+
 CREATE FUNCTION sms_outbox.waits_for(organization text, pinned text, refused_by bigint[], server integer) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
         WHEN server <> sms_outbox.server_id() THEN 'release_held'
         ELSE coalesce((SELECT CASE WHEN bool_or(s.state IN ('open', 'probe')) THEN 'worker' ELSE min(s.reason) END
-                         FROM sms_outbox.app_state AS s
+                         FROM sms_outbox.visible_app_state AS s
                         WHERE s.organization_id = organization AND (pinned IS NULL OR s.provider_slug = pinned)
                           AND NOT s.app_id = ANY (coalesce(refused_by, '{}'))), 'no_app') END
 $$;
 COMMENT ON FUNCTION sms_outbox.waits_for(text, text, bigint[], integer) IS 'What a due message waits for. worker: a free worker, or room at the app; organization_paused, app_paused; throttled: the provider asked to slow down; breaker_open: the provider fails; account_refused: it refuses our credentials, balance or account; release_held: another server queued it, see release_held(); no_app: nobody can send it, and a worker will end it.';
 
--- An application joins this to its own tables by id, which must be an index look-up. So there is no security_barrier, which no
--- join enters by index; and few enough tables in FROM for the planner to reorder them with the application's (join_collapse_limit
--- is 8): what else is shown is looked up in the list of columns.
+-- Few enough tables in FROM for the planner to reorder them with an application's own (join_collapse_limit is 8): what else is
+-- shown is looked up in the list of columns.
 CREATE VIEW sms_outbox.outbox AS
 SELECT m.id,
        m.organization_id,
@@ -65,12 +71,26 @@ COMMENT ON VIEW sms_outbox.outbox IS 'The messages, as the API shows them. dispa
 
 CREATE VIEW sms_outbox.attempts AS
 SELECT a.id, a.attempt, a.app_id AS organization_app_id, p.provider_slug, a.status, a.started_at, a.finished_at,
-       a.http_status, a.error_code, a.error_message, a.response, a.provider_message_id, a.worker
+       a.http_status, a.error_code, a.error_message, a.response, a.provider_message_id, a.organization_id, a.worker
   FROM sms_outbox.attempt AS a LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = a.app_id
 UNION ALL
-SELECT l.id, l.attempt, l.app_id, p.provider_slug, NULL, l.started_at, NULL, NULL, NULL, NULL, NULL, NULL, l.worker
+SELECT l.id, l.attempt, l.app_id, p.provider_slug, NULL, l.started_at, NULL, NULL, NULL, NULL, NULL, NULL, l.organization_id, l.worker
   FROM sms_outbox.lease AS l LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = l.app_id;
 COMMENT ON VIEW sms_outbox.attempts IS 'The attempts: each row is one request to a provider that may have caused a send, or one that failed before. A live one has no status yet.';
+
+CREATE VIEW sms_outbox.masked_outbox AS
+SELECT o.id, o.organization_id, pg_catalog."left"(o.mobile, 5) || '•••' || pg_catalog."right"(o.mobile, 2) AS mobile, o.sender, o.datetime,
+       o.preferred_provider_slug, o.dispatch_status, o.provider_slug, o.claimed_organization_app_id, o.error_code, o.attempt_count,
+       o.delivery_status, o.encoding, o.segments, o.priority, o.valid_until, o.next_attempt_at, o.waits_for, o.idempotency_mismatch,
+       o.created_at, o.claimed_at, o.sent_at, o.finalized_at
+  FROM sms_outbox.outbox AS o;
+COMMENT ON VIEW sms_outbox.masked_outbox IS 'The messages for those who watch: the number masked, no text, meta, key or answer of a provider.';
+
+CREATE VIEW sms_outbox.masked_attempts AS
+SELECT a.id, a.attempt, a.organization_app_id, a.provider_slug, a.status, a.started_at, a.finished_at, a.http_status, a.error_code,
+       a.organization_id, a.worker
+  FROM sms_outbox.attempts AS a;
+COMMENT ON VIEW sms_outbox.masked_attempts IS 'The attempts for those who watch: nothing that a provider answered but status and code.';
 
 CREATE VIEW sms_outbox.misplaced AS
 SELECT m.id, (r.id IS NOT NULL)::integer + (s.id IS NOT NULL)::integer + (l.id IS NOT NULL)::integer + (e.id IS NOT NULL)::integer

@@ -12,7 +12,7 @@ SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.wei
        -- Scheme, host and port: no path, and nothing with a user name in it.
        pg_catalog.substring(coalesce(a.config ->> 'base_url', a.config ->> 'url'), '^https?://[^/?#@]+(?=[/?#]|$)') AS address,
        a.installed_at
-  FROM sms_outbox.organization_app AS a JOIN sms_outbox.app_state AS s ON s.app_id = a.app_id;
+  FROM sms_outbox.organization_app AS a JOIN sms_outbox.visible_app_state AS s ON s.app_id = a.app_id;
 COMMENT ON VIEW sms_outbox.apps_installed IS 'The installed apps. config_set names the fields that are set, never their values.';
 
 CREATE VIEW sms_outbox.queue_stats AS
@@ -97,11 +97,20 @@ SELECT a.app_id AS organization_app_id, a.organization_id, a.provider_slug, a.na
        a.paused_at IS NOT NULL AS paused,
        h.last_error_at, h.last_error_code, h.last_error_message
   FROM sms_outbox.organization_app AS a
-  JOIN sms_outbox.app_state AS s ON s.app_id = a.app_id
+  JOIN sms_outbox.visible_app_state AS s ON s.app_id = a.app_id
   LEFT JOIN sms_outbox.app_health AS h ON h.app_id = a.app_id
   LEFT JOIN counts AS c ON c.app_id = a.app_id
   LEFT JOIN latency AS t ON t.app_id = a.app_id;
 COMMENT ON VIEW sms_outbox.app_stats IS 'The installed apps: attempts in flight, by outcome since installation, the latency of accepted ones in the last hour (upper bounds of buckets that grow by the root of two), and what blocks the app now.';
+
+CREATE VIEW sms_outbox.api_keys AS
+SELECT k.key_id, 'smsk_' || k.key_id AS prefix, k.organization_id, k.name, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at
+  FROM sms_outbox.api_key AS k;
+COMMENT ON VIEW sms_outbox.api_keys IS 'The keys of the HTTP API: how each begins, what it may do, when it was last used (to the minute). Never the key.';
+
+CREATE VIEW sms_outbox.role_bindings AS
+SELECT b.role::text AS role, b.organization_id FROM sms_outbox.role_binding AS b;
+COMMENT ON VIEW sms_outbox.role_bindings IS 'What bind_role() ties roles to; NULL is the organization that each transaction names.';
 
 CREATE VIEW sms_outbox.worker_stats AS
 SELECT w.worker AS name, w.version, w.host, w.started_at, w.heartbeat_at AS heartbeat,

@@ -1,4 +1,5 @@
--- Everything belongs to sms_outbox_owner, which is no superuser and cannot log in; nothing is granted to PUBLIC.
+-- Everything belongs to sms_outbox_owner or sms_outbox_tenant (90_row_security.sql), no superusers both and without login; nothing
+-- is granted to PUBLIC. docs/roles.md is the matrix that comes of it.
 
 DO $$
 DECLARE
@@ -25,11 +26,29 @@ BEGIN
 END
 $$;
 
+-- What shows an organization its rows, and nothing that works for all.
+DO $$
+DECLARE
+    shown pg_catalog.regclass;
+BEGIN
+    FOR shown IN
+        SELECT c.oid FROM pg_catalog.pg_class AS c
+         WHERE c.relkind = 'v' AND c.relnamespace IN ('sms_outbox'::pg_catalog.regnamespace, 'sms_outbox_api'::pg_catalog.regnamespace)
+           AND c.oid NOT IN ('sms_outbox.app_state'::pg_catalog.regclass, 'sms_outbox.worker_stats'::pg_catalog.regclass,
+                             'sms_outbox.health'::pg_catalog.regclass)
+    LOOP
+        EXECUTE pg_catalog.format('ALTER VIEW %s OWNER TO sms_outbox_tenant', shown);
+    END LOOP;
+END
+$$;
+ALTER FUNCTION sms_outbox.waits_for(text, text, bigint[], integer) OWNER TO sms_outbox_tenant;
+ALTER FUNCTION sms_outbox.page(text, text, text, timestamptz, timestamptz, sms_outbox.message_id, integer) OWNER TO sms_outbox_tenant;
+
 -- health_checks() looks at the sessions of others and at the preloaded libraries.
 GRANT pg_read_all_stats, pg_read_all_settings TO sms_outbox_owner;
 
 GRANT USAGE ON TYPE sms_outbox.message_id, sms_outbox.dispatch_status, sms_outbox.attempt_status, sms_outbox.delivery_status
-   TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
+   TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 -- Input and output too: the planner calls them like any function where it folds a cast of a constant text.
 GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id),
@@ -37,13 +56,29 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_hash(sms_outbox.message_id),
-    -- Casts from and to text call these two with the rights of the caller.
-    sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id),
-    sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.status_of(sms_outbox.message_id)
-   TO sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
+    sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization()
+   TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
+
+GRANT EXECUTE ON FUNCTION sms_outbox.id_floor(timestamptz), sms_outbox.status_of(sms_outbox.message_id), sms_outbox.setting(text),
+                          sms_outbox.normalize_mobile(text, text) TO sms_outbox_tenant;
 
 -- Applications: enqueue (see 20_extension_functions.sql) and read.
-GRANT SELECT ON sms_outbox.outbox, sms_outbox.attempts TO sms_outbox_app, sms_outbox_operator;
+GRANT SELECT ON sms_outbox.outbox, sms_outbox.attempts, sms_outbox_api.outbox, sms_outbox_api.attempts TO sms_outbox_app, sms_outbox_operator;
+GRANT EXECUTE ON FUNCTION
+    sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text),
+    sms_outbox.http_status(text, text),
+    sms_outbox_api.sms_outbox_enqueue(text, text, text, text, text, text, jsonb, text, integer, text)
+   TO sms_outbox_app, sms_outbox_operator;
+
+-- The HTTP API: as an application, for the organization that enter() names; and cancel and retry for keys that may.
+GRANT SELECT ON sms_outbox.outbox, sms_outbox.attempts TO sms_outbox_api;
+GRANT EXECUTE ON FUNCTION
+    sms_outbox.enter(text, text, bytea, text),
+    sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text),
+    sms_outbox.enqueue_many(jsonb, text),
+    sms_outbox.page(text, text, text, timestamptz, timestamptz, sms_outbox.message_id, integer),
+    sms_outbox.cancel(sms_outbox.message_id), sms_outbox.retry(sms_outbox.message_id)
+   TO sms_outbox_api;
 
 -- Workers: the queue, and nothing else.
 GRANT EXECUTE ON FUNCTION
@@ -65,12 +100,16 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.uninstall_app(bigint), sms_outbox.pause_app(bigint, text), sms_outbox.resume_app(bigint),
     sms_outbox.cancel(sms_outbox.message_id), sms_outbox.cancel(jsonb, boolean, integer),
     sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer),
+    sms_outbox.bind_role(name, text), sms_outbox.unbind_role(name),
+    sms_outbox.create_api_key(text, text, text[], timestamptz), sms_outbox.revoke_api_key(text),
+    sms_outbox.page(text, text, text, timestamptz, timestamptz, sms_outbox.message_id, integer),
     sms_outbox.release_held(), sms_outbox.prepare_partitions(integer), sms_outbox.run_maintenance()
    TO sms_outbox_operator;
 
 -- Conditions and counts hold no number and no body.
 GRANT SELECT ON sms_outbox.queue_stats, sms_outbox.waiting, sms_outbox.app_stats, sms_outbox.worker_stats, sms_outbox.health,
-                sms_outbox.organizations, sms_outbox.apps_installed, sms_outbox.misplaced
+                sms_outbox.organizations, sms_outbox.apps_installed, sms_outbox.misplaced,
+                sms_outbox.masked_outbox, sms_outbox.masked_attempts
    TO sms_outbox_operator, sms_outbox_monitor;
-GRANT SELECT ON sms_outbox.provider TO sms_outbox_operator;
+GRANT SELECT ON sms_outbox.provider, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
 GRANT EXECUTE ON FUNCTION sms_outbox.health_checks(), sms_outbox.partitions(), sms_outbox.setting(text) TO sms_outbox_operator, sms_outbox_monitor;
