@@ -64,9 +64,8 @@ impl Call {
     /// Argument `n` of type bytea.
     pub(crate) fn bytes(&self, n: usize) -> Option<&[u8]> {
         // SAFETY: the argument is declared bytea; the detoasted copy lives in the context of this call.
-        self.datum(n).map(|datum| unsafe {
-            varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()))
-        })
+        self.datum(n)
+            .map(|datum| unsafe { varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) })
     }
 
     /// Argument `n` of type integer.

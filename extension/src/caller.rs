@@ -106,10 +106,13 @@ fn mismatch(fault: &str) -> Refusal {
 
 /// A refusal of a call that names no organization.
 pub(crate) fn none_named() -> Refusal {
-    Refusal::new(State::Forbidden, "organization_id: this role acts for one organization a transaction, and this one names none")
-        .with_column("organization_id")
-        .with_code("organization_mismatch")
-        .with_hint("Set the claim organization_id in request.jwt.claims, or SET LOCAL sms_outbox.organization_id.")
+    Refusal::new(
+        State::Forbidden,
+        "organization_id: this role acts for one organization a transaction, and this one names none",
+    )
+    .with_column("organization_id")
+    .with_code("organization_mismatch")
+    .with_hint("Set the claim organization_id in request.jwt.claims, or SET LOCAL sms_outbox.organization_id.")
 }
 
 /// `organization_id` of the claims that PostgREST and the API leave in the transaction.
@@ -127,10 +130,13 @@ fn claim() -> Result<Option<String>, Refusal> {
         return Ok(None);
     }
     let claims: Claims = serde_json::from_str(&claims).map_err(|_| {
-        Refusal::new(State::Forbidden, "organization_id: request.jwt.claims is no JSON object with a text organization_id")
-            .with_column("organization_id")
-            .with_code("organization_mismatch")
-            .with_hint("The claim organization_id is a text like \"shop\".")
+        Refusal::new(
+            State::Forbidden,
+            "organization_id: request.jwt.claims is no JSON object with a text organization_id",
+        )
+        .with_column("organization_id")
+        .with_code("organization_mismatch")
+        .with_hint("The claim organization_id is a text like \"shop\".")
     })?;
     Ok(claims.organization_id.filter(|id| given(Some(id)).is_some()))
 }

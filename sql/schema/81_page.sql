@@ -57,7 +57,7 @@ BEGIN
         RETURN QUERY
         -- Two accepted attempts are one message.
         SELECT DISTINCT ON (a.id) a.id FROM sms_outbox.attempt AS a
-         WHERE a.organization_id = page.organization_id AND a.status = 'accepted' AND a.id >= first AND a.id < past
+         WHERE a.organization_id = page.organization_id AND coalesce(a.status = 'accepted', false) AND a.id >= first AND a.id < past
          ORDER BY a.id DESC LIMIT "rows";
     ELSE
         RETURN QUERY

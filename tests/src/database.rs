@@ -14,7 +14,7 @@ use crate::process::{output, output_of_input, tail};
 use crate::wait::poll;
 
 /// Logins that [`Database::create`] makes, each a member of the extension's group role of that name.
-pub const LOGINS: [&str; 4] = ["app", "worker", "operator", "monitor"];
+pub const LOGINS: [&str; 5] = ["api", "app", "worker", "operator", "monitor"];
 
 /// Opens a connection and keeps it going in the background.
 pub async fn connect(config: &str) -> Result<Client> {

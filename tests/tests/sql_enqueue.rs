@@ -282,8 +282,8 @@ async fn takes_defaults_from_settings(major: Major) -> Result<()> {
     let id: String =
         session.query_one("SELECT id FROM sms_outbox_enqueue('0501234567', 'x')", &[]).await?.try_get(0)?;
     assert_eq!(queue.field(&id, "organization_id").await?.as_deref(), Some("other"));
-    let id = enqueue(&session, "shop", "the argument is stronger").await?;
-    assert_eq!(queue.field(&id, "organization_id").await?.as_deref(), Some("shop"));
+    let error = refused(&session, "SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')").await?;
+    assert_eq!((error.code().code(), error.constraint()), ("42501", Some("organization_mismatch")));
 
     let name = queue.name();
     queue.sql(&format!("ALTER DATABASE \"{name}\" SET sms_outbox.default_region = 'EG'; ALTER DATABASE \"{name}\" SET sms_outbox.schedule_limit = '1d'")).await?;

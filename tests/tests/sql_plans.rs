@@ -59,8 +59,8 @@ async fn fill(queue: &Queue) -> Result<()> {
              INSERT INTO sms_outbox.lease (id, app_id, started_at, expires_at, since, server, attempt, priority, tries, organization_id, worker)
              SELECT id, {app}, now(), now() + interval '1 h', now(), sms_outbox.server_id(), 1, 1, 0, 'shop', 'other' FROM public.new_id WHERE n % 3 = 0 AND n <= 15000;
              INSERT INTO sms_outbox.idempotency (organization_id, key, id) SELECT 'shop', 'key ' || n, id FROM public.new_id;
-             INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, status, worker)
-             SELECT id, now(), now(), {app}, 1, CASE n % 3 WHEN 1 THEN 'accepted' ELSE 'refused_recipient' END::sms_outbox.attempt_status, 'w' FROM public.new_id WHERE n % 3 > 0;
+             INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, status, organization_id, worker)
+             SELECT id, now(), now(), {app}, 1, CASE n % 3 WHEN 1 THEN 'accepted' ELSE 'refused_recipient' END::sms_outbox.attempt_status, 'shop', 'w' FROM public.new_id WHERE n % 3 > 0;
              INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
              SELECT id, now(), 'failed', 1, 'shop', 'recipient_refused' FROM public.new_id WHERE n % 3 = 2;
              CREATE TABLE public.orders AS SELECT n AS number, id::text AS sms_id FROM public.new_id;

@@ -32,7 +32,7 @@ WITH member AS (
                   c.oid::regclass, c.relowner::regrole, ' ' || pg_get_partkeydef(c.oid), ' with ' || array_to_string(c.reloptions, ', ')),
            'pg_class'::regclass, c.oid
       FROM pg_class AS c
-     WHERE c.relnamespace = 'sms_outbox'::regnamespace AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'S', 'c')
+     WHERE c.relnamespace IN ('sms_outbox'::regnamespace, 'sms_outbox_api'::regnamespace) AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'S', 'c')
     UNION ALL
     SELECT 3, c.oid::regclass::text, a.attnum,
            format('  %s %s%s%s', a.attname, format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' not null' END,
@@ -40,16 +40,21 @@ WITH member AS (
            NULL, NULL
       FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
       LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-     WHERE c.relnamespace = 'sms_outbox'::regnamespace AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'c')
+     WHERE c.relnamespace IN ('sms_outbox'::regnamespace, 'sms_outbox_api'::regnamespace) AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'c')
        AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT 3, i.indrelid::regclass::text, 2000, format('  %s', pg_get_indexdef(i.indexrelid)), NULL, NULL
       FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
-     WHERE c.relnamespace = 'sms_outbox'::regnamespace AND NOT c.relispartition
+     WHERE c.relnamespace IN ('sms_outbox'::regnamespace, 'sms_outbox_api'::regnamespace) AND NOT c.relispartition
     UNION ALL
     SELECT 3, k.conrelid::regclass::text, 2001, format('  constraint %s %s', k.conname, pg_get_constraintdef(k.oid)), NULL, NULL
       FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid
-     WHERE c.relnamespace = 'sms_outbox'::regnamespace AND NOT c.relispartition AND k.contype IN ('c', 'f')
+     WHERE c.relnamespace IN ('sms_outbox'::regnamespace, 'sms_outbox_api'::regnamespace) AND NOT c.relispartition AND k.contype IN ('c', 'f')
+    UNION ALL
+    SELECT 3, k.polrelid::regclass::text, 2002,
+           format('  policy %s%s to %s using %s', k.polname, CASE k.polcmd WHEN 'r' THEN ' for select' END,
+                  (SELECT string_agg(u::regrole::text, ', ') FROM unnest(k.polroles) AS u), pg_get_expr(k.polqual, k.polrelid)), NULL, NULL
+      FROM pg_policy AS k JOIN pg_class AS c ON c.oid = k.polrelid WHERE NOT c.relispartition
     UNION ALL
     SELECT 4, p.oid::regprocedure::text, 0,
            format('function %s.%s(%s) returns %s, language %s, %s%s%s, parallel %s, owner %s%s', n.nspname, p.proname, pg_get_function_arguments(p.oid),

@@ -81,15 +81,15 @@ async fn is_commented_pinned_and_owned(major: Major) -> Result<()> {
                 UNION ALL SELECT 'pg_opfamily'::regclass, oid, opfowner FROM pg_opfamily WHERE opfnamespace = 'sms_outbox'::regnamespace
                 UNION ALL SELECT 'pg_operator'::regclass, oid, oprowner FROM pg_operator WHERE oprleft = 'sms_outbox.message_id'::regtype
                 UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace WHERE nspname = 'sms_outbox') AS all_of_it
-              WHERE owner <> 'sms_outbox_owner'::regrole"
+              WHERE owner NOT IN ('sms_outbox_owner'::regrole, 'sms_outbox_tenant'::regrole)"
                 .to_owned(),
         ),
     ] {
         assert_eq!(queue.rows(&faulty).await?, Vec::<Value>::new(), "{what}");
     }
-    let owner = queue.rows("SELECT rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = 'sms_outbox_owner'").await?;
+    let owners = queue.rows("SELECT rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname IN ('sms_outbox_owner', 'sms_outbox_tenant')").await?;
     let none = serde_json::json!({ "rolsuper": false, "rolcanlogin": false, "rolcreaterole": false, "rolcreatedb": false, "rolbypassrls": false });
-    assert_eq!(owner, [none]);
+    assert_eq!(owners, [none.clone(), none]);
     Ok(())
 }
 
