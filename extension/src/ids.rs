@@ -141,6 +141,11 @@ pub(crate) fn from_datum(datum: Datum) -> u128 {
 }
 
 /// Input of type `sms_outbox.message_id`.
+/// The cast from text: it must not fail, see the declaration.
+fn message_id(call: &Call) -> Reply {
+    Ok(call.text(0).and_then(message_id::from_text).map(datum))
+}
+
 fn message_id_in(call: &Call) -> Reply {
     let Some(text) = call.datum(0) else { return Ok(None) };
     // SAFETY: the argument is declared cstring.
@@ -161,6 +166,7 @@ fn message_id_out(call: &Call) -> Reply {
     }))
 }
 
+sql_function!(message_id_wrapper, pg_finfo_message_id_wrapper, message_id);
 sql_function!(message_id_in_wrapper, pg_finfo_message_id_in_wrapper, message_id_in);
 sql_function!(message_id_out_wrapper, pg_finfo_message_id_out_wrapper, message_id_out);
 

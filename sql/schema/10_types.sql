@@ -78,6 +78,10 @@ CREATE OPERATOR CLASS sms_outbox.message_id_hash_ops DEFAULT FOR TYPE sms_outbox
 
 CREATE CAST (uuid AS sms_outbox.message_id) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE CAST (sms_outbox.message_id AS uuid) WITHOUT FUNCTION;
--- Implicit, so that an application's text column joins to the views by index.
-CREATE CAST (text AS sms_outbox.message_id) WITH INOUT AS IMPLICIT;
+-- Implicit, so that an application's text column joins to the views by index. Leakproof, or row security would first read every
+-- message: so it raises no error, in which a hidden row's text could be read, but answers a text that is no id with NULL.
+CREATE FUNCTION sms_outbox.message_id(text) RETURNS sms_outbox.message_id
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'message_id_wrapper';
+COMMENT ON FUNCTION sms_outbox.message_id(text) IS 'The id that a text stands for; NULL where it is none.';
+CREATE CAST (text AS sms_outbox.message_id) WITH FUNCTION sms_outbox.message_id(text) AS IMPLICIT;
 CREATE CAST (sms_outbox.message_id AS text) WITH INOUT AS ASSIGNMENT;

@@ -47,6 +47,9 @@ AS $$
 DECLARE
     visible CONSTANT text := sms_outbox.visible_organization();
 BEGIN
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'id: it is no id of a message' USING ERRCODE = '22023', COLUMN = 'id', HINT = 'An id is r and 26 digits and letters, as sms_outbox_enqueue() returned it.';
+    END IF;
     -- Another organization's message is no message at all.
     IF NOT EXISTS (SELECT FROM sms_outbox.message AS m WHERE m.id = only_visible.id AND visible IN (m.organization_id, '*')) THEN
         RAISE EXCEPTION 'id: there is no message %', id USING ERRCODE = 'P0002', COLUMN = 'id', CONSTRAINT = 'not_found';

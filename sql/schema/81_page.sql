@@ -20,7 +20,7 @@ BEGIN
     IF "rows" IS NULL OR "rows" NOT BETWEEN 1 AND 1001 THEN
         RAISE EXCEPTION 'rows: it must be between 1 and 1001' USING ERRCODE = '22023', COLUMN = 'rows';
     END IF;
-    IF NOT coalesce(dispatch_status, '') = ANY (enum_range(NULL::sms_outbox.dispatch_status)::text[] || '') THEN
+    IF NOT coalesce(dispatch_status, '') = ANY (enum_range(NULL::sms_outbox.dispatch_status)::text[] || ''::text) THEN
         RAISE EXCEPTION 'dispatch_status: there is no such status' USING ERRCODE = '22023', COLUMN = 'dispatch_status',
             HINT = 'One of ' || array_to_string(enum_range(NULL::sms_outbox.dispatch_status), ', ') || '.';
     END IF;

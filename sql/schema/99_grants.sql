@@ -51,7 +51,7 @@ GRANT USAGE ON TYPE sms_outbox.message_id, sms_outbox.dispatch_status, sms_outbo
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 -- Input and output too: the planner calls them like any function where it folds a cast of a constant text.
 GRANT EXECUTE ON FUNCTION
-    sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id),
+    sms_outbox.message_id_in(cstring), sms_outbox.message_id_out(sms_outbox.message_id), sms_outbox.message_id(text),
     sms_outbox.message_id_lt(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_le(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),
