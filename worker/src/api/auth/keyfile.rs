@@ -51,6 +51,12 @@ impl KeyFile {
         self.current_at(Instant::now())
     }
 
+    #[cfg(test)]
+    pub(super) fn look_now(&self) {
+        self.look.lock().expect("not poisoned").at -= LOOK_INTERVAL;
+        self.current();
+    }
+
     fn current_at(&self, now: Instant) -> Arc<KeySet> {
         // Whoever finds another one looking takes the keys that are there.
         if let Ok(mut look) = self.look.try_lock()

@@ -118,10 +118,10 @@ pub enum AuthError {
 pub struct AuthArgs {
     /// Take tokens signed with a shared secret: this file has it on a line; several lines while it changes
     #[arg(long, env = "SMS_OUTBOX_JWT_SECRET_FILE", value_name = "FILE")]
-    jwt_secret_file: Option<PathBuf>,
+    jwt_secret_file: Option<String>,
     /// Take tokens signed with a private key: this file has the public ones, as JWK set or PEM; it is read anew when it changes
     #[arg(long, env = "SMS_OUTBOX_JWT_JWKS_FILE", value_name = "FILE")]
-    jwt_jwks_file: Option<PathBuf>,
+    jwt_jwks_file: Option<String>,
     /// The only algorithms taken [default: HS256 with a secret, RS256,ES256,EdDSA with public keys]
     #[arg(long, env = "SMS_OUTBOX_JWT_ALGORITHMS", value_name = "LIST", value_delimiter = ',', value_parser = algorithm)]
     jwt_algorithms: Vec<Algorithm>,
@@ -147,7 +147,7 @@ impl AuthArgs {
     pub fn settings(self) -> Result<AuthSettings, AuthError> {
         let given = |list: Vec<String>| list.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
         // An empty variable of the environment is a usual way to say: not set.
-        let named = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+        let named = |path: Option<String>| path.filter(|path| !path.is_empty()).map(PathBuf::from);
         let (issuers, audiences) = (given(self.jwt_issuer), given(self.jwt_audience));
         let source = match (named(self.jwt_secret_file), named(self.jwt_jwks_file)) {
             (Some(_), Some(_)) => return Err(AuthError::TwoSources),

@@ -109,6 +109,12 @@ impl Tokens {
         Ok(Self { keys: KeyFile::open(settings.source, settings.algorithms)?, rules })
     }
 
+    /// Looks at the file without waiting.
+    #[cfg(test)]
+    pub(super) fn look_now(&self) {
+        self.keys.look_now();
+    }
+
     /// The claims of a token that holds.
     pub(super) fn verify(&self, token: &str) -> Result<Claims, AuthRefusal> {
         let keys = self.keys.current();
@@ -124,8 +130,7 @@ impl Tokens {
 
 /// What every token must meet, whichever key signed it.
 pub(super) fn rules(settings: &TokenSettings) -> Validation {
-    let mut rules = Validation::default();
-    rules.algorithms = settings.algorithms.clone();
+    let mut rules = Validation { algorithms: settings.algorithms.clone(), ..Validation::default() };
     rules.set_issuer(&settings.issuers);
     rules.set_audience(&settings.audiences);
     rules.set_required_spec_claims(&["exp", "iss", "aud"]);
