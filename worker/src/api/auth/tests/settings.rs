@@ -103,7 +103,8 @@ fn keys_that_are_not_for_this_are_skipped_and_the_reason_is_told() {
     ];
     for (key, expected) in cases {
         let allowed = [Algorithm::RS256, Algorithm::ES256];
-        let Err(KeyFault::NoUsableKey { skipped, .. }) = KeySet::public(&jwks(&[key.clone()]), &allowed) else {
+        let Err(KeyFault::NoUsableKey { skipped, .. }) = KeySet::public(&jwks(std::slice::from_ref(&key)), &allowed)
+        else {
             panic!("{key} must not be used")
         };
         assert!(skipped[0].contains(expected), "{key}: {skipped:?}");
