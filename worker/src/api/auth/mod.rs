@@ -103,10 +103,10 @@ impl Authenticator {
             key::Credential::Token(text) => {
                 let tokens = self.tokens.as_ref().ok_or(AuthRefusal::Unauthorized)?;
                 let claims = tokens.verify(text)?;
+                let organization = organization::choose(&claims, wanted.as_deref())?;
                 if !claims.scopes().contains(&scope) {
                     return Err(AuthRefusal::MissingScope(scope));
                 }
-                let organization = organization::choose(&claims, wanted.as_deref())?;
                 Ok(Caller { key_id: None, key_digest: None, organization_id: Some(organization) })
             }
         }
