@@ -12,6 +12,7 @@ pub mod queue;
 pub mod reckon;
 pub mod run;
 pub mod sandbox;
+pub mod token;
 pub mod wait;
 pub mod worker;
 

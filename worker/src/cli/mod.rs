@@ -6,6 +6,7 @@ mod doctor;
 mod enqueue;
 mod failure;
 mod install;
+mod key;
 mod maintain;
 mod message;
 mod organization;
@@ -94,6 +95,8 @@ enum Command {
     App(app::AppCommand),
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     ReleaseHeld(release_held::ReleaseHeldArgs),
     Maintain(maintain::MaintainArgs),
     Sandbox(sandbox::SandboxArgs),
@@ -186,6 +189,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<ExitCode> {
         Command::Message(command) => message::run(global, terminal, command).await?,
         Command::App(command) => app::run(global, terminal, command).await?,
         Command::Organization(command) => organization::run(global, terminal, command).await?,
+        Command::Key(command) => key::run(global, terminal, command).await?,
         Command::ReleaseHeld(args) => release_held::run(global, terminal, &args).await?,
         Command::Maintain(args) => maintain::run(global, terminal, &args).await?,
         Command::Sandbox(args) => sandbox::run(args).await?,

@@ -2,6 +2,7 @@
 //! round trip, so that it works through any pooler. Rows come as JSON objects, whose fields are the structs' fields.
 
 pub(crate) mod apps;
+pub(crate) mod keys;
 pub(crate) mod messages;
 pub(crate) mod organizations;
 pub(crate) mod server;
