@@ -3,6 +3,7 @@
 //! The walk of one message: [`notifier`] wakes, [`outbox`] looks, [`scheduler`] picks, [`outbox`] claims,
 //! [`delivery`] asks a [`provider`], [`outbox`] finishes; [`dispatcher`] is the loop around them.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod delivery;
