@@ -1,6 +1,7 @@
 //! The command line: one file per command. Data goes to standard output, everything else to standard error.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the extension in the database is newer than this binary.
 
+mod api;
 mod app;
 mod doctor;
 mod enqueue;
@@ -85,6 +86,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Worker(worker::WorkerArgs),
+    Api(api::ApiArgs),
     Install(install::InstallArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -182,6 +184,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
         Command::Worker(args) => worker::run(global, args).await?,
+        Command::Api(args) => api::run(global, args).await?,
         Command::Install(args) => install::run(global, terminal, &args).await?,
         Command::Doctor(args) => return doctor::run(global, terminal, &args).await,
         Command::Status(args) => status::run(global, terminal, &args).await?,

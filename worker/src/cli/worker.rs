@@ -82,7 +82,7 @@ fn settings(global: &Global, args: WorkerArgs) -> anyhow::Result<WorkerSettings>
 }
 
 /// The first signal cancels `shutdown`, the second `now`.
-async fn stop_on_signals(
+pub(super) async fn stop_on_signals(
     mut terminate: Signal,
     mut interrupt: Signal,
     shutdown: CancellationToken,

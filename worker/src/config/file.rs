@@ -124,7 +124,9 @@ impl File {
         let flag = context(clap::error::ContextKind::InvalidArg)?;
         let key = flag.split_whitespace().next()?.trim_start_matches('-').replace('-', "_");
         let value = context(clap::error::ContextKind::InvalidValue)?;
-        (self.values.get(&key).map(String::as_str) == Some(value)).then(|| format!("{key} is set in {}", self.path))
+        let keys = [format!("api_{key}"), key];
+        let key = keys.iter().find(|key| self.values.get(*key).map(String::as_str) == Some(value))?;
+        Some(format!("{key} is set in {}", self.path))
     }
 }
 
@@ -163,9 +165,10 @@ pub fn settings(command: &Command) -> Vec<String> {
     keys
 }
 
+/// A setting is named as its environment variable: the flag, with `api_` before it where it is one of `sms-outbox api`.
 fn setting(arg: &clap::Arg) -> Option<String> {
-    arg.get_env()?;
-    arg.get_long().map(|long| long.replace('-', "_"))
+    let name = arg.get_env()?.to_str()?;
+    Some(name.strip_prefix(PREFIX).unwrap_or(name).to_lowercase())
 }
 
 fn nearest<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
@@ -252,7 +255,9 @@ mod tests {
                     continue;
                 };
                 let name = long.replace('-', "_").to_uppercase();
-                let expected = if name == "DATABASE_URL" { name } else { format!("{PREFIX}{name}") };
+                let api = command.get_name() == "api" && !arg.is_global_set() && !name.starts_with("JWT_");
+                let prefix = if api { "SMS_OUTBOX_API_" } else { PREFIX };
+                let expected = if name == "DATABASE_URL" { name } else { format!("{prefix}{name}") };
                 assert_eq!(env.to_str(), Some(expected.as_str()));
             }
             command.get_subcommands().for_each(check);

@@ -1,6 +1,7 @@
 //! The queue in PostgreSQL: each call of [`Outbox`] is one statement against one function of the extension.
 //! This folder and `sql/` hold all SQL text there is.
 
+pub mod api;
 pub mod connect;
 mod listener;
 pub mod operator;

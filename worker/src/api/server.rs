@@ -1,0 +1,209 @@
+//! Connections of clients: bounded in number and in the time that a head may take, and ended in order.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use super::ApiSettings;
+
+/// Largest head of a request, in bytes.
+const LARGEST_HEAD: usize = 64 * 1024;
+
+/// After a failed accept, which is out of file descriptors at the most: some will be free soon.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Accepts until `shutdown`; then waits for the requests in flight, but no longer than the drain time-out or `now`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: &ApiSettings,
+    shutdown: CancellationToken,
+    now: CancellationToken,
+) {
+    let connections = Connections::default();
+    let tasks = TaskTracker::new();
+    loop {
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(BREATH).await;
+                    continue;
+                }
+            },
+        };
+        let Some(place) = connections.take(settings.max_connections) else {
+            // All are at work: this one is closed, rather than kept waiting for nobody knows what.
+            continue;
+        };
+        let served = connection(stream, router.clone(), place, settings.read_timeout, shutdown.clone());
+        tasks.spawn(served);
+    }
+    drop(listener);
+    tasks.close();
+    tracing::info!(connections = tasks.len(), "stopping: no new connections, requests in flight end");
+    tokio::select! {
+        () = tasks.wait() => {}
+        () = now.cancelled() => tracing::warn!(connections = tasks.len(), "stopped at once"),
+        () = tokio::time::sleep(settings.drain_timeout) => {
+            tracing::warn!(connections = tasks.len(), "drain-timeout is over; the rest is cut off");
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    read_timeout: Duration,
+    shutdown: CancellationToken,
+) {
+    // Small answers go out at once.
+    let _ = stream.set_nodelay(true);
+    let evicted = place.evicted.clone();
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        let (router, place) = (router.clone(), place.clone());
+        async move {
+            let response = router.oneshot(Request::from(request.map(Body::new))).await;
+            place.offer();
+            response
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(read_timeout)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = evicted.cancelled() => return,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // A client that went away, or was too slow: nothing that an operator could mend.
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// The places of connections. Where all are taken, the one that has kept us waiting longest, for a head or a body, goes:
+/// clients that hold connections and send nothing do not keep out those that send.
+#[derive(Clone, Default)]
+struct Connections(Arc<Mutex<Places>>);
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    taken: usize,
+    /// Those that wait for their client, by when they began to: a counter, since order is all that matters.
+    waiting: BTreeMap<u64, CancellationToken>,
+}
+
+impl Connections {
+    fn take(&self, most: usize) -> Option<Place> {
+        let evicted = CancellationToken::new();
+        {
+            let mut places = self.places();
+            if places.taken >= most {
+                let (_, longest) = places.waiting.pop_first()?;
+                longest.cancel();
+            }
+            places.taken += 1;
+        }
+        let ticket = Ticket { connections: self.clone(), waits: Mutex::new(None), evicted: evicted.clone() };
+        let place = Place { ticket: Arc::new(ticket), evicted };
+        place.offer();
+        Some(place)
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place, given back when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Place {
+    ticket: Arc<Ticket>,
+    evicted: CancellationToken,
+}
+
+struct Ticket {
+    connections: Connections,
+    /// The key in [`Places::waiting`], while it waits for its client.
+    waits: Mutex<Option<u64>>,
+    evicted: CancellationToken,
+}
+
+impl Place {
+    /// It waits for its client: it may be taken from it.
+    fn offer(&self) {
+        let mut places = self.ticket.connections.places();
+        let mut waits = self.ticket.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = waits.take() {
+            places.waiting.remove(&old);
+        }
+        let key = places.next;
+        places.next += 1;
+        places.waiting.insert(key, self.ticket.evicted.clone());
+        *waits = Some(key);
+    }
+
+    /// Its request is here: it is not taken from it until the answer is written.
+    pub(super) fn keep(&self) {
+        let mut places = self.ticket.connections.places();
+        let mut waits = self.ticket.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = waits.take() {
+            places.waiting.remove(&old);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut places = self.connections.places();
+        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(old) = waits {
+            places.waiting.remove(&old);
+        }
+        places.taken -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_longest_makes_room() {
+        let connections = Connections::default();
+        let first = connections.take(2).expect("free");
+        let second = connections.take(2).expect("free");
+        first.keep();
+        first.offer();
+        let third = connections.take(2).expect("the second is evicted: it waits longest now");
+        assert!(second.evicted.is_cancelled() && !first.evicted.is_cancelled());
+        first.keep();
+        third.keep();
+        assert!(connections.take(2).is_none(), "all are at work");
+        drop((second, third));
+        assert!(connections.take(2).is_some());
+    }
+}
