@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod dispatcher;
 pub mod logging;
 pub mod message;
+pub mod metrics;
 pub mod notifier;
 pub mod outbox;
 pub mod provider;

@@ -155,6 +155,10 @@ pub struct Lease {
     pub sender: Option<String>,
     /// The app's configuration as it was at the claim; shared by the leases of one app in one answer.
     pub config: Arc<serde_json::Value>,
+    /// The trace that the message belongs to, in the form of W3C: `meta.traceparent` where it looks like one.
+    pub traceparent: Option<String>,
+    /// How long it had waited at the claim, from when it was first due.
+    pub waited: Duration,
 }
 
 /// What became of one [`Claim`].
