@@ -15,3 +15,4 @@ pub mod outbox;
 pub mod provider;
 pub mod sandbox;
 pub mod scheduler;
+pub mod trace;

@@ -125,12 +125,16 @@ mod tests {
             sample("sms_outbox_app_paused", &[("provider", "x"), ("organization_app_id", "other")], 1e9),
         ];
         let text = render(&samples, 0.25);
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains("_paused") || line.contains("_alive")).collect();
-        assert_eq!(lines[1..4], [
-            "# TYPE sms_outbox_app_paused gauge",
-            r#"sms_outbox_app_paused{organization_app_id="7",provider="a\"b\\c\nd"} 1"#,
-            r#"sms_outbox_app_paused{organization_app_id="other",provider="x"} 1000000000"#,
-        ]);
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains("_paused") || line.contains("_alive")).collect();
+        assert_eq!(
+            lines[1..4],
+            [
+                "# TYPE sms_outbox_app_paused gauge",
+                r#"sms_outbox_app_paused{organization_app_id="7",provider="a\"b\\c\nd"} 1"#,
+                r#"sms_outbox_app_paused{organization_app_id="other",provider="x"} 1000000000"#,
+            ]
+        );
         assert!(lines.contains(&"sms_outbox_workers_alive 2"));
         assert!(text.contains("\nsms_outbox_database_metrics_seconds 0.25\n") && !text.contains("future"), "{text}");
     }

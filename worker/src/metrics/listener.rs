@@ -79,7 +79,9 @@ mod tests {
         let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("sms_outbox_seen_total 1"), "{answer}");
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
-        for (head, status) in [("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404), ("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405)] {
+        for (head, status) in
+            [("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404), ("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405)]
+        {
             assert!(ask(address, head).await.starts_with(&format!("HTTP/1.1 {status}")));
         }
         let mut silent = Vec::new();

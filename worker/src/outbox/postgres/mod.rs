@@ -9,7 +9,7 @@ mod rows;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Hook, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use self::connect::Target;
 use super::{App, Claim, Claimed, Finish, Finished, Heartbeat, Look, Looked, OrganizationId, Outbox, OutboxError};
 use crate::message::MessageId;
+use crate::metrics::worker;
 
 /// One call at a time for each: looking and claiming, finishing, the heartbeat, and one to spare.
 const CONNECTIONS: usize = 4;
@@ -61,6 +62,10 @@ impl PostgresOutbox {
             .max_size(CONNECTIONS)
             .timeouts(Timeouts { wait: patience, create: patience, recycle: patience })
             .runtime(Runtime::Tokio1)
+            .post_create(Hook::sync_fn(|_, _| {
+                worker::connected();
+                Ok(())
+            }))
             .build()?;
         Ok(Self { pool, target, worker: worker.into() })
     }

@@ -122,7 +122,7 @@ pub(super) fn claimed(claims: &[Claim], rows: &[Row]) -> Result<Vec<Claimed>, Er
                     body: Body::new(body),
                     sender: row.try_get(8)?,
                     config: configs.get(&app).cloned().unwrap_or_default(),
-                    traceparent: row.try_get(10)?,
+                    traceparent: row.try_get::<_, Option<&str>>(10)?.and_then(|text| text.parse().ok()),
                     waited: seconds(row.try_get(11)?),
                 }))
             }
