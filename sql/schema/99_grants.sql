@@ -113,3 +113,4 @@ GRANT SELECT ON sms_outbox.queue_stats, sms_outbox.waiting, sms_outbox.app_stats
    TO sms_outbox_operator, sms_outbox_monitor;
 GRANT SELECT ON sms_outbox.provider, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
 GRANT EXECUTE ON FUNCTION sms_outbox.health_checks(), sms_outbox.partitions(), sms_outbox.setting(text) TO sms_outbox_operator, sms_outbox_monitor;
+GRANT EXECUTE ON FUNCTION sms_outbox.metrics() TO sms_outbox_api, sms_outbox_operator, sms_outbox_monitor;

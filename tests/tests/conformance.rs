@@ -75,7 +75,8 @@ impl Subject for Queue {
         let (due, valid) =
             (message.due_in.map(|time| time.as_secs_f64()), message.valid_for.map(|time| time.as_secs_f64()));
         let queue = "SELECT id::sms_outbox.message_id::uuid FROM sms_outbox_enqueue($1, $2, organization_id => $3, priority => $4,
-            preferred_provider_slug => $5, datetime => now() + $6 * interval '1 second', valid_until => now() + $7 * interval '1 second')";
+            preferred_provider_slug => $5, datetime => now() + $6 * interval '1 second', valid_until => now() + $7 * interval '1 second',
+            meta => jsonb_strip_nulls(jsonb_build_object('traceparent', $8::text)))";
         let operator = self.operator.lock().await;
         let row = operator
             .query_one(
@@ -88,6 +89,7 @@ impl Subject for Queue {
                     &message.pinned,
                     &due,
                     &valid,
+                    &message.traceparent,
                 ],
             )
             .await

@@ -3,6 +3,7 @@
 
 pub mod file;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -31,6 +32,8 @@ pub struct WorkerSettings {
     pub drain_timeout: Duration,
     /// How often the worker says that it lives.
     pub heartbeat_interval: Duration,
+    /// Where scrapes of the metrics are answered; `None` counts nothing.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// A parser for durations such as `500ms`, `30s` or `2min`, between two bounds.
@@ -46,6 +49,12 @@ pub fn duration(
             _ => Err(format!("out of bounds; {bounds}")),
         }
     }
+}
+
+/// A parser for what to listen on.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:9464; port 0 takes a free one".to_owned())
 }
 
 /// `90s` as `1m 30s`, `0.5s` as `500ms`.

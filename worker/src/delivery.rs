@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::{Instrument, field};
+
 use crate::message::AttemptStatus;
+use crate::metrics;
 use crate::outbox::{Lease, Outcome};
 use crate::provider::http::Client;
 use crate::provider::redact::Redaction;
 use crate::provider::{Provider, Registry, Request, Response, Sms, Verdict, config};
+use crate::trace::{self, TraceParent};
 
 /// With less than this left of a lease no request is begun.
 const LEAST_LEFT: Duration = Duration::from_secs(2);
@@ -81,10 +85,28 @@ impl Delivery {
         let credentials = credentials(&request);
         let left = |kept| claimed_at + lease.lasts.saturating_sub(kept);
         let answer_before = left(TO_RECORD).min(Instant::now() + self.options.timeout);
-        match self.client.send(request, left(LEAST_LEFT), answer_before).await {
+        let span = tracing::info_span!(
+            "provider_request",
+            otel.kind = "client",
+            message_id = %lease.id,
+            attempt = lease.attempt,
+            app_id = %lease.app,
+            slug = %lease.slug,
+            trace_id = lease.traceparent.as_ref().map(TraceParent::trace_id),
+            status = field::Empty,
+            http_status = field::Empty,
+        );
+        trace::adopt(&span, lease.traceparent.as_ref());
+        let begun = Instant::now();
+        let answer = self.client.send(request, left(LEAST_LEFT), answer_before).instrument(span.clone()).await;
+        metrics::worker::requested(&lease.slug, begun.elapsed());
+        let end = match answer {
             Ok(response) => End { verdict: account.verdict(sms, &response), response: Some(response), credentials },
             Err(verdict) => End { verdict, response: None, credentials },
-        }
+        };
+        span.record("status", end.verdict.status.word());
+        span.record("http_status", end.response.as_ref().map(|response| response.status));
+        end
     }
 }
 
@@ -143,6 +165,7 @@ fn log(lease: &Lease, outcome: &Outcome, latency: Duration) {
                 http_status = outcome.http_status,
                 error_code = outcome.error_code.as_deref(),
                 latency_ms,
+                trace_id = lease.traceparent.as_ref().map(TraceParent::trace_id),
                 "attempt over"
             )
         };

@@ -1,12 +1,16 @@
 //! Logs: to standard error, for a person or as JSON, filtered by level. What is logged is the caller's duty:
 //! ids, slugs and states; never a number, a body or a secret.
 
-use std::fmt;
+#[cfg(feature = "otlp")]
+mod otlp;
+
+use std::fmt::Display;
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use tracing::subscriber::set_global_default;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,8 +28,16 @@ pub fn filter(text: &str) -> Result<String, String> {
         .map_err(|e| format!("{e}; write error, warn, info, debug or trace, or module=level pairs"))
 }
 
+/// Logging while it lasts. Dropped, it sends the spans that are left.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging {
+    #[cfg(feature = "otlp")]
+    spans: Option<otlp::Exporter>,
+}
+
 /// Starts logging for the process. A second call changes nothing.
-pub fn start(format: LogFormat, filter: &str, colours: bool) {
+pub fn start(format: LogFormat, filter: &str, colours: bool) -> Logging {
     // `filter` was checked when it was parsed; `info` serves a caller that did not.
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // The pool tells of each lost connection 'db error' and no more; who asked for it logs why.
@@ -33,14 +45,21 @@ pub fn start(format: LogFormat, filter: &str, colours: bool) {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Human => lines.with_ansi(colours && std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    let subscriber = Registry::default().with(lines);
+    #[cfg(feature = "otlp")]
+    let (subscriber, spans) = otlp::with_spans(subscriber);
     // Not `try_init`: it also collects the records of the crate `log`, where the database client writes the parameters
     // of each statement at level debug: numbers, texts and credentials.
-    let started = match format {
-        LogFormat::Human => set_global_default(lines.with_ansi(colours && std::io::stderr().is_terminal()).finish()),
-        LogFormat::Json => set_global_default(lines.json().flatten_event(true).finish()),
-    };
-    drop(started);
+    drop(set_global_default(subscriber));
+    Logging {
+        #[cfg(feature = "otlp")]
+        spans,
+    }
 }
 
 /// What was last told of a trouble that comes again and again: an outage is one line in the log, not one a try.
@@ -49,7 +68,7 @@ pub struct Told(Option<String>);
 
 impl Told {
     /// Whether these words are new.
-    pub fn is_news(&mut self, trouble: &impl fmt::Display) -> bool {
+    pub fn is_news(&mut self, trouble: &impl Display) -> bool {
         let words = Some(trouble.to_string());
         let news = self.0 != words;
         self.0 = words;
@@ -68,7 +87,7 @@ mod tests {
 
     #[test]
     fn records_of_other_crates_are_not_collected() {
-        start(LogFormat::Json, "error", false);
+        drop(start(LogFormat::Json, "error", false));
         assert!(tracing::enabled!(tracing::Level::ERROR));
         assert_eq!(log::max_level(), log::LevelFilter::Off);
     }

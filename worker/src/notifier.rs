@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::logging::Told;
+use crate::metrics;
 use crate::outbox::postgres::PostgresOutbox;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -18,6 +19,7 @@ pub async fn run(outbox: PostgresOutbox, wake: Arc<Notify>) {
     loop {
         let began = tokio::time::Instant::now();
         let Err(error) = outbox.listen(&wake).await;
+        metrics::worker::not_listening();
         if began.elapsed() > LONGEST_PAUSE {
             pause = FIRST_PAUSE;
             told.is_over();

@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
         Err(refusal) => return refusal.exit(&plain),
     };
     let terminal = Terminal::new(cli.global.output);
-    logging::start(cli.global.log_format, &cli.global.log_level, terminal.colours());
+    let _logging = logging::start(cli.global.log_format, &cli.global.log_level, terminal.colours());
     for hint in file_hint {
         terminal.warning(&hint);
     }

@@ -1,5 +1,6 @@
 //! `sms-outbox worker`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -41,6 +42,9 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "SMS_OUTBOX_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "5s",
           value_parser = duration(Duration::from_secs(1), Duration::from_secs(10)))]
     heartbeat_interval: Duration,
+    /// Answer GET /metrics for Prometheus here; anybody who reaches the address may read them [default: nowhere]
+    #[arg(long, env = "SMS_OUTBOX_METRICS_LISTEN", value_name = "ADDRESS", value_parser = config::address)]
+    metrics_listen: Option<SocketAddr>,
 }
 
 fn bounded_concurrency(text: &str) -> Result<usize, String> {
@@ -78,6 +82,7 @@ fn settings(global: &Global, args: WorkerArgs) -> anyhow::Result<WorkerSettings>
         connect_timeout: global.connect_timeout,
         drain_timeout: args.drain_timeout,
         heartbeat_interval: args.heartbeat_interval,
+        metrics_listen: args.metrics_listen,
     })
 }
 

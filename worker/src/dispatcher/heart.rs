@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::logging::Told;
+use crate::metrics;
 use crate::outbox::{Heartbeat, Outbox};
 
 /// What the worker counts since its start.
@@ -25,7 +26,9 @@ impl Counters {
     }
 
     pub(super) fn in_flight(&self, in_flight: usize) {
-        self.in_flight.store(i64::try_from(in_flight).unwrap_or(i64::MAX), Ordering::Relaxed);
+        let in_flight = i64::try_from(in_flight).unwrap_or(i64::MAX);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        metrics::worker::in_flight(in_flight);
     }
 
     pub(super) fn ended(&self, accepted: bool) {

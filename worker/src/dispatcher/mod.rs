@@ -22,6 +22,7 @@ use self::finisher::Settled;
 pub use self::start::run;
 use crate::logging::Told;
 use crate::message::{AppId, AttemptStatus, MessageId};
+use crate::metrics::worker::{Cause, woken};
 use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
 use crate::scheduler::Scheduler;
 
@@ -294,12 +295,22 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         }
         let pause = until.max(self.not_before).saturating_sub(now);
         let wake = self.signals.wake.clone();
-        tokio::select! {
-            Some(settled) = self.settled.recv() => self.release(settled),
-            () = wake.notified() => self.next_look = self.now(),
-            Ok(()) = self.signals.workers.changed() => self.signals.workers.mark_changed(),
-            () = tokio::time::sleep(pause) => {}
-        }
+        let cause = tokio::select! {
+            Some(settled) = self.settled.recv() => {
+                self.release(settled);
+                Cause::Room
+            }
+            () = wake.notified() => {
+                self.next_look = self.now();
+                Cause::Notification
+            }
+            Ok(()) = self.signals.workers.changed() => {
+                self.signals.workers.mark_changed();
+                Cause::Workers
+            }
+            () = tokio::time::sleep(pause) => Cause::Poll,
+        };
+        woken(cause);
     }
 
     async fn drain(&mut self) {

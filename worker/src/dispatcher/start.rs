@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::heart::{self, Counters};
 use super::{Deliver, Dispatcher, Options, Signals};
 use crate::config::WorkerSettings;
 use crate::delivery::{Delivery, DeliveryOptions};
+use crate::metrics::catalog::WORKER;
+use crate::metrics::{self, Exporter, Measured};
 use crate::notifier;
 use crate::outbox::postgres::PostgresOutbox;
 use crate::outbox::postgres::connect::{self, Target};
@@ -38,6 +42,18 @@ fn explain(error: OutboxError) -> anyhow::Error {
         ""
     };
     anyhow!("reading the setting sms_outbox.lease_timeout: {error}{cure}")
+}
+
+/// Begins to count and to answer scrapes, where that is asked for.
+async fn start_metrics(settings: &WorkerSettings) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let Some(address) = settings.metrics_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("metrics_listen: cannot listen on {address}; another port, or 0 for a free one"))?;
+    let exporter = Exporter::start("worker", WORKER)?;
+    metrics::worker::begin(settings.concurrency);
+    tracing::info!(address = %listener.local_addr()?, "metrics on http, path /metrics");
+    Ok(Some(tokio::spawn(metrics::serve(listener, exporter))))
 }
 
 /// Runs a worker: until `shutdown` (drain, then end) or `abort` (end now).
@@ -67,11 +83,13 @@ pub async fn run(
         );
     }
 
+    let scrapes = start_metrics(&settings).await?;
     let counters = Arc::new(Counters::default());
     let wake = Arc::new(Notify::new());
     let (live, workers) = watch::channel(vec![worker.clone()]);
+    let measured = Arc::new(Measured((*outbox).clone()));
     let heart = tokio::spawn(heart::run(
-        outbox.clone(),
+        measured.clone(),
         counters.clone(),
         settings.host.clone(),
         settings.heartbeat_interval,
@@ -86,15 +104,14 @@ pub async fn run(
         drain_timeout: settings.drain_timeout,
     };
     let client = Client::new(ClientOptions { connect_timeout: settings.connect_timeout, ..ClientOptions::default() })?;
-    let delivery = Arc::new(Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout }));
+    let delivery = Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout });
     let scheduler = Scheduler::new(&*worker, Limits::default());
-    let dispatcher = Dispatcher::new(outbox.clone(), delivery, scheduler, options, signals);
+    let dispatcher = Dispatcher::new(measured, Arc::new(Measured(delivery)), scheduler, options, signals);
     tracing::info!(worker, database = %outbox.target(), concurrency = settings.concurrency, listen = settings.listen, "worker ready");
     let left = dispatcher.run().await;
 
-    heart.abort();
-    if let Some(ear) = ear {
-        ear.abort();
+    for task in [Some(heart), ear, scrapes].into_iter().flatten() {
+        task.abort();
     }
     if left > 0 {
         bail!(

@@ -43,6 +43,8 @@ pub struct Enqueue {
     pub due_in: Option<Duration>,
     /// Not sent later than this from now.
     pub valid_for: Option<Duration>,
+    /// `meta.traceparent`.
+    pub traceparent: Option<String>,
 }
 
 /// An app to install.
@@ -126,7 +128,7 @@ macro_rules! cases {
 }
 
 cases! {
-    claim: a_claim_gives_everything_that_an_attempt_needs, of_two_claims_one_is_leased_and_the_other_gone,
+    claim: a_claim_gives_everything_that_an_attempt_needs, a_claim_tells_the_trace_and_the_waiting, of_two_claims_one_is_leased_and_the_other_gone,
         an_id_twice_in_one_claim_is_leased_once, another_organizations_app_is_unavailable,
         an_unknown_message_is_gone, no_app_is_refused_while_one_matches, no_app_ends_the_message_when_none_matches,
         an_uninstalled_app_is_unavailable, a_pinned_message_goes_by_its_slug_alone,
@@ -200,6 +202,7 @@ impl<'a, S: Subject> Bench<'a, S> {
             pinned: None,
             due_in: None,
             valid_for: None,
+            traceparent: None,
         }
     }
 

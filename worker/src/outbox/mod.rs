@@ -12,6 +12,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::message::{AppId, AttemptStatus, Body, DispatchStatus, MessageId, MobileNumber};
+use crate::trace::TraceParent;
 
 /// A tenant's id, shared: one window holds it many times.
 pub type OrganizationId = Arc<str>;
@@ -155,6 +156,10 @@ pub struct Lease {
     pub sender: Option<String>,
     /// The app's configuration as it was at the claim; shared by the leases of one app in one answer.
     pub config: Arc<serde_json::Value>,
+    /// The trace that the message belongs to: `meta.traceparent`, where it is one.
+    pub traceparent: Option<TraceParent>,
+    /// How long it had waited at the claim, from when it was first due.
+    pub waited: Duration,
 }
 
 /// What became of one [`Claim`].

@@ -83,6 +83,8 @@ impl Bench {
             body: Body::new("طلبك جاهز & \"ready\" 😀"),
             sender: None,
             config: Arc::new(self.config(slug)),
+            traceparent: None,
+            waited: Duration::ZERO,
         }
     }
 

@@ -19,6 +19,19 @@ pub(super) async fn a_claim_gives_everything_that_an_attempt_needs<S: Subject>(b
     bench.expect(id, DispatchStatus::Sending).await
 }
 
+pub(super) async fn a_claim_tells_the_trace_and_the_waiting<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (given, taken) in [(Some(trace), Some(trace)), (Some("+966501234567"), None), (None, None)] {
+        let message = Enqueue { traceparent: given.map(str::to_owned), ..bench.message() };
+        let lease = lease(&outbox, bench.subject.enqueue(message).await?, app).await?;
+        let told = lease.traceparent.as_ref().map(|parent| parent.as_str());
+        ensure!(told == taken, "of {given:?} the claim told {told:?}");
+        ensure!(lease.waited < Duration::from_secs(600), "it waited {:?}", lease.waited);
+    }
+    Ok(())
+}
+
 pub(super) async fn of_two_claims_one_is_leased_and_the_other_gone<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (a, b, app) = (bench.worker("a").await?, bench.worker("b").await?, bench.install(FIRST).await?);
     let id = bench.enqueue().await?;

@@ -22,6 +22,7 @@ use super::{
     App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError, Xid,
 };
 use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
+use crate::trace::TraceParent;
 
 /// A worker that has not been heard of for this long is dead.
 const WORKER_LIVES: Duration = Duration::from_secs(30);
@@ -45,6 +46,8 @@ pub struct NewMessage {
     pub due_at: Option<Duration>,
     /// Not after this.
     pub valid_until: Option<Duration>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<TraceParent>,
 }
 
 impl NewMessage {
@@ -59,15 +62,27 @@ impl NewMessage {
             pinned: None,
             due_at: None,
             valid_until: None,
+            traceparent: None,
         }
     }
+}
+
+/// What the rules of a life do not look at.
+#[derive(Clone, Debug)]
+struct Payload {
+    mobile: MobileNumber,
+    body: Body,
+    sender: Option<String>,
+    traceparent: Option<TraceParent>,
+    /// When it was first due.
+    since: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     state: State,
     now: Duration,
-    payloads: BTreeMap<MessageId, (MobileNumber, Body, Option<String>)>,
+    payloads: BTreeMap<MessageId, Payload>,
     configs: BTreeMap<AppId, Arc<serde_json::Value>>,
     last_app: i64,
     last_message: u64,
@@ -181,7 +196,9 @@ impl MemoryOutbox {
             attempts: BTreeMap::new(),
         };
         queue.state.messages.insert(id, row);
-        queue.payloads.insert(id, (new.mobile, new.body, new.sender));
+        let since = new.due_at.unwrap_or_default().max(queue.now);
+        let NewMessage { mobile, body, sender, traceparent, .. } = new;
+        queue.payloads.insert(id, Payload { mobile, body, sender, traceparent, since });
         id
     }
 
@@ -236,6 +253,9 @@ impl MemoryOutbox {
     pub fn retry(&self, id: MessageId) -> bool {
         let mut queue = self.queue();
         let now = queue.now;
+        if let Some(payload) = queue.payloads.get_mut(&id) {
+            payload.since = now;
+        }
         queue.state.retry(now, id)
     }
 
@@ -367,7 +387,7 @@ fn claim_one(queue: &mut Queue, worker: &Arc<str>, claim: Claim) -> Claimed {
 
 fn lease(queue: &Queue, claim: Claim, attempt: i16) -> Option<Lease> {
     let app = claim.app?;
-    let (mobile, body, sender) = queue.payloads.get(&claim.id)?.clone();
+    let Payload { mobile, body, sender, traceparent, since } = queue.payloads.get(&claim.id)?.clone();
     Some(Lease {
         id: claim.id,
         attempt,
@@ -378,5 +398,7 @@ fn lease(queue: &Queue, claim: Claim, attempt: i16) -> Option<Lease> {
         body,
         sender,
         config: Arc::clone(queue.configs.get(&app)?),
+        traceparent,
+        waited: queue.now.saturating_sub(since),
     })
 }

@@ -22,6 +22,7 @@ impl Subject for MemoryOutbox {
             pinned: message.pinned.map(Into::into),
             due_at: message.due_in.map(|due_in| now + due_in),
             valid_until: message.valid_for.map(|valid_for| now + valid_for),
+            traceparent: message.traceparent.and_then(|text| text.parse().ok()),
             ..NewMessage::of(&message.organization)
         }))
     }

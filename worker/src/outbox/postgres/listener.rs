@@ -1,13 +1,14 @@
 //! LISTEN on a connection of its own, which always reads: one that does not would pin the horizon of the whole server.
 
 use std::future::poll_fn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 
 use super::PostgresOutbox;
 use super::connect::{ConnectError, causes};
+use crate::metrics::worker;
 
 /// How often the connection is proven to be alive. Between proofs a dead one only costs the poll interval.
 const PROOF_INTERVAL: Duration = Duration::from_secs(30);
@@ -31,11 +32,15 @@ impl PostgresOutbox {
     /// Listens until the connection ends; wakes once when it listens (for what was missed before) and at each notification.
     pub(crate) async fn listen(&self, wake: &Notify) -> Result<std::convert::Infallible, ListenError> {
         let (client, mut connection) = self.target.open().await?;
+        worker::connected_to_listen();
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         let mut reading = Box::pin(async move {
             loop {
                 match (&mut messages).await {
-                    Some(Ok(AsyncMessage::Notification(_))) => wake.notify_one(),
+                    Some(Ok(AsyncMessage::Notification(_))) => {
+                        worker::notified();
+                        wake.notify_one();
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return ListenError::Broken(error),
                     None => return ListenError::Silent,
@@ -43,13 +48,17 @@ impl PostgresOutbox {
             }
         });
         let talking = async {
+            let asked = Instant::now();
             client.batch_execute("LISTEN sms_outbox").await?;
+            worker::listening(asked.elapsed());
             tracing::debug!("listening");
             wake.notify_one();
             loop {
                 tokio::time::sleep(PROOF_INTERVAL).await;
+                let asked = Instant::now();
                 let proof = tokio::time::timeout(PROOF_TIMEOUT, client.simple_query(""));
                 proof.await.map_err(|_| ListenError::Silent)??;
+                worker::listening(asked.elapsed());
             }
         };
         tokio::select! {

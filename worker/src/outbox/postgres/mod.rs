@@ -10,7 +10,7 @@ mod rows;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Hook, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use self::connect::Target;
 use super::{App, Claim, Claimed, Finish, Finished, Heartbeat, Look, Looked, OrganizationId, Outbox, OutboxError};
 use crate::message::MessageId;
+use crate::metrics::worker;
 
 /// One call at a time for each: looking and claiming, finishing, the heartbeat, and one to spare.
 const CONNECTIONS: usize = 4;
@@ -31,7 +32,7 @@ const LOOK: &str = "SELECT l.snapshot::text, l.range, l.id::uuid, l.organization
 const APPS: &str = "SELECT a.app_id, a.organization_id, a.provider_slug, a.\"position\", a.weight, a.max_in_flight, \
      a.rate, a.state, a.blocked_seconds FROM sms_outbox.apps($1) AS a";
 const CLAIM: &str = "SELECT c.id::uuid, c.result, c.attempt, c.app_id, c.provider_slug, c.lease_seconds, c.mobile, \
-     c.message, c.sender, c.config FROM sms_outbox.claim($1, $2::uuid[]::sms_outbox.message_id[], $3) AS c";
+     c.message, c.sender, c.config, c.traceparent, c.waited_seconds FROM sms_outbox.claim($1, $2::uuid[]::sms_outbox.message_id[], $3) AS c";
 const FINISH: &str = "SELECT f.id::uuid, f.attempt, f.applied, f.dispatch_status::text \
      FROM sms_outbox.finish($1, $2::uuid[]::sms_outbox.message_id[], $3, $4::text[]::sms_outbox.attempt_status[], \
      $5, $6, $7, $8, $9, $10) AS f";
@@ -62,6 +63,10 @@ impl PostgresOutbox {
             .max_size(CONNECTIONS)
             .timeouts(Timeouts { wait: patience, create: patience, recycle: patience })
             .runtime(Runtime::Tokio1)
+            .post_create(Hook::sync_fn(|_, _| {
+                worker::connected();
+                Ok(())
+            }))
             .build()?;
         Ok(Self { pool, target, worker: worker.into() })
     }

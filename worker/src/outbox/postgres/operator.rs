@@ -4,6 +4,7 @@
 pub(crate) mod apps;
 pub(crate) mod keys;
 pub(crate) mod messages;
+pub(crate) mod metrics;
 pub(crate) mod organizations;
 pub(crate) mod server;
 pub(crate) mod stats;

@@ -122,6 +122,8 @@ pub(super) fn claimed(claims: &[Claim], rows: &[Row]) -> Result<Vec<Claimed>, Er
                     body: Body::new(body),
                     sender: row.try_get(8)?,
                     config: configs.get(&app).cloned().unwrap_or_default(),
+                    traceparent: row.try_get::<_, Option<&str>>(10)?.and_then(|text| text.parse().ok()),
+                    waited: seconds(row.try_get(11)?),
                 }))
             }
             "locked" => Claimed::Locked,
