@@ -9,17 +9,17 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup ## Watch messages go from COMMIT to a provider and back; KEEP=1 leaves it running
+demo: prepare ## Watch messages go from COMMIT to a provider and back; KEEP=1 leaves it running
 	@scripts/build.sh 18
 	@cargo build --locked -p sms-outbox-tests --bin demo
 	@scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin demo
 
 .PHONY: test
 test: setup ## Build everything and run all tests, as CI does
-	@scripts/test.sh build lint unit flow demo left
+	@scripts/test.sh build lint security unit flow demo left
 
 .PHONY: test-build
-test-build: setup ## Build the command and the extension for private servers 15 to 18
+test-build: prepare ## Build the command and the extension for private servers 15 to 18
 	@scripts/build.sh
 
 .PHONY: test-unit
@@ -30,8 +30,12 @@ test-unit: test-build ## Run the unit tests alone
 test-flow: test-build ## Run the black-box tests; TEST=flow picks a file, FILTER=pg18 tests by name
 	@scripts/test.sh flow left
 
+.PHONY: test-security
+test-security: setup test-build ## Run the security gate alone: pgspot, cargo-deny, Schemathesis, attacks
+	@scripts/test.sh security attacks left
+
 .PHONY: lint
-lint: setup ## Check formatting, lints and the rules of the architecture
+lint: prepare ## Check formatting, lints and the rules of the architecture
 	@scripts/lint.sh
 
 .PHONY: build
@@ -43,7 +47,12 @@ install: ## Build the extension and put it into the PostgreSQL of PG_CONFIG=/pat
 	@scripts/release.sh extension "$(PG_CONFIG)"
 
 .PHONY: setup
-setup: ## Install what is missing: system packages, crates, private PostgreSQL servers
+setup: prepare ## Install what is missing: system packages, crates, private PostgreSQL servers, tools of the security gate
+	@scripts/tools.sh
+
+# All of it but those tools, which only the security gate needs.
+.PHONY: prepare
+prepare:
 	@scripts/setup.sh
 	@scripts/servers.sh
 	@scripts/sweep.sh

@@ -11,6 +11,7 @@ cd "$ROOT"
 STATE=${SMS_OUTBOX_STATE:-/var/tmp/sms-outbox-$(id -u)}
 DOWNLOADS=$STATE/downloads
 PRISTINE=$STATE/servers   # PRISTINE/18 is an unpacked PostgreSQL 18, to build against and to copy from
+TOOLS=$STATE/tools        # what scripts/tools.sh installs
 HERE=$STATE/$(printf %s "$ROOT" | sha256sum | cut -c1-12)
 SERVERS=$HERE/servers     # SERVERS/18 is an unpacked PostgreSQL 18 with the extension installed
 TEMPLATES=$HERE/templates # TEMPLATES/18 is a freshly initialized data directory
@@ -18,6 +19,8 @@ RUN=$HERE/run             # data directories of clusters that run now
 
 # shellcheck disable=SC2034 # used by those who source this
 MAJORS=(15 16 17 18)
+# shellcheck disable=SC2034
+CARGO_DENY=0.20.2
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }

@@ -27,6 +27,12 @@ run_build() {
 
 run_lint() { check scripts/lint.sh; }
 
+run_security() {
+    local rc=0 part
+    for part in sql crates; do check scripts/security.sh "$part" || rc=1; done
+    return "$rc"
+}
+
 run_unit() {
     local rc=0
     cargo test --locked --no-fail-fast -p sms-outbox || rc=1
@@ -39,6 +45,11 @@ run_flow() {
     local threads=${RUST_TEST_THREADS:-6}
     RUST_TEST_THREADS=$threads scripts/run.sh cargo test --locked --no-fail-fast -p sms-outbox-tests \
         ${TEST:+--test "$TEST"} -- ${FILTER:+"$FILTER"}
+}
+
+# The black-box tests of who may do what, alone: stage flow has them too.
+run_attacks() {
+    scripts/run.sh cargo test --locked --no-fail-fast -p sms-outbox-tests --test hostile --test roles --test canaries
 }
 
 run_demo() { check scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin demo; }

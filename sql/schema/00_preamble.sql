@@ -35,6 +35,14 @@ BEGIN
             END;
         END IF;
     END LOOP;
+    -- Somebody else may have made them, to be handed what they own.
+    SELECT r.rolname INTO role_name FROM pg_catalog.pg_roles AS r
+     WHERE r.rolname IN ('sms_outbox_owner', 'sms_outbox_tenant') AND (r.rolsuper OR r.rolbypassrls OR r.rolcanlogin);
+    IF FOUND THEN
+        RAISE EXCEPTION 'role % exists, and may log in, bypass row security or is a superuser', role_name
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = pg_catalog.format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS, if it was made for this; else rename it.', role_name);
+    END IF;
 END
 $$;
 

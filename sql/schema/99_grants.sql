@@ -26,6 +26,27 @@ BEGIN
 END
 $$;
 
+-- ALTER DEFAULT PRIVILEGES of the installing superuser may have given others what was made: that ends here.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT DISTINCT o.kind, o.identity, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+          FROM (SELECT 'TABLE' AS kind, c.oid::pg_catalog.regclass::text AS identity, c.relacl AS acl, c.oid, c.tableoid FROM pg_catalog.pg_class AS c
+                UNION ALL SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, p.proacl, p.oid, p.tableoid FROM pg_catalog.pg_proc AS p
+                UNION ALL SELECT 'TYPE', t.oid::pg_catalog.regtype::text, t.typacl, t.oid, t.tableoid FROM pg_catalog.pg_type AS t
+                UNION ALL SELECT 'SCHEMA', pg_catalog.quote_ident(n.nspname), n.nspacl, n.oid, n.tableoid FROM pg_catalog.pg_namespace AS n) AS o
+          JOIN pg_catalog.pg_depend AS d ON d.classid = o.tableoid AND d.objid = o.oid AND d.deptype = 'e'
+          JOIN pg_catalog.pg_extension AS x ON x.oid = d.refobjid AND x.extname = 'sms_outbox'
+          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) AS a
+         WHERE pg_catalog.pg_get_userbyid(a.grantee) NOT LIKE 'sms\_outbox\_%'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', given.kind, given.identity, given.grantee);
+    END LOOP;
+END
+$$;
+
 -- What shows an organization its rows, and nothing that works for all.
 DO $$
 DECLARE

@@ -61,7 +61,8 @@ impl Database {
         Ok(())
     }
 
-    async fn create_logins(&self) -> Result<()> {
+    /// Makes the [`LOGINS`], for a test that created the extension in a way of its own.
+    pub async fn create_logins(&self) -> Result<()> {
         for login in LOGINS {
             let password = self.cluster.password();
             self.sql(&format!(

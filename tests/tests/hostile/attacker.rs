@@ -1,0 +1,379 @@
+//! The logins of one organization ask for another's rows, by every view and function that their roles may use: nothing is
+//! seen, and what belongs to the other is answered like what does not exist.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sms_outbox_tests::queue::refused;
+use sms_outbox_tests::{Major, Queue, on_majors};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+on_majors! { ends:
+    views_show_nothing_of_others, what_is_others_is_answered_like_what_is_not, nobody_waits_for_another_organization, strangers_get_nothing,
+}
+
+/// In every text of the victim's, and in nothing else.
+const MARK: &str = "Q7VICTIM";
+const VICTIM: &str = "victim.Q7VICTIM";
+const MOBILE: &str = "0557654321";
+/// The end of the victim's number, in whatever form.
+const DIGITS: &str = "57654321";
+
+/// Calls with what is the victim's in the place of `ID`, `ORG`, `KEY`, `MOBILE`, `APP` and `SECRET` (the id of an API key).
+const PROBES: &[&str] = &[
+    "SELECT * FROM sms_outbox_enqueue('MOBILE', 'x', organization_id => 'ORG')",
+    "SELECT * FROM sms_outbox_enqueue('MOBILE', 'x', idempotency_key => 'KEY')",
+    "SELECT * FROM sms_outbox_enqueue_many('[{\"mobile\": \"MOBILE\", \"message\": \"x\", \"idempotency_key\": \"KEY\"}]')",
+    "SELECT * FROM sms_outbox_enqueue_many('[{\"mobile\": \"MOBILE\", \"message\": \"x\"}]', 'ORG')",
+    "SELECT * FROM sms_outbox.enqueue_text('MOBILE', 'x', idempotency_key => 'KEY')",
+    "SELECT * FROM sms_outbox.enqueue_text('MOBILE', 'x', organization_id => 'ORG')",
+    "SELECT * FROM sms_outbox.enqueue_many('[{\"mobile\": \"MOBILE\", \"message\": \"x\", \"idempotency_key\": \"KEY\"}]')",
+    "SELECT * FROM sms_outbox.enqueue_many('[]', 'ORG')",
+    "SELECT * FROM sms_outbox_api.sms_outbox_enqueue('MOBILE', 'x', idempotency_key => 'KEY')",
+    "SELECT * FROM sms_outbox_api.sms_outbox_enqueue('MOBILE', 'x', organization_id => 'ORG')",
+    "SET LOCAL sms_outbox.organization_id = 'ORG'; SELECT * FROM sms_outbox_enqueue('MOBILE', 'x')",
+    "SET LOCAL sms_outbox.organization_id = 'ORG'; SELECT sms_outbox.visible_organization()",
+    "SET LOCAL sms_outbox.organization_id = 'ORG'; SELECT * FROM sms_outbox.outbox",
+    "SELECT id FROM sms_outbox.outbox WHERE id = 'ID'",
+    "SELECT id FROM sms_outbox.attempts WHERE id = 'ID'",
+    "SELECT id FROM sms_outbox_api.outbox WHERE organization_id = 'ORG' OR mobile = 'MOBILE' OR idempotency_key = 'KEY'",
+    "SELECT sms_outbox.waits_for('ORG', NULL, NULL, sms_outbox.server_id())",
+    "SELECT sms_outbox.page('ORG', 'pending')",
+    "SELECT sms_outbox.page('ORG', 'sent', 'MOBILE')",
+    "SELECT sms_outbox.page('ORG', before_id => 'ID')",
+    "SELECT sms_outbox.cancel('ID')",
+    "SELECT sms_outbox.retry('ID')",
+    "SELECT * FROM sms_outbox.cancel('{\"mobile\": \"MOBILE\"}'::jsonb, false)",
+    "SELECT * FROM sms_outbox.cancel('{\"organization_id\": \"ORG\"}'::jsonb, true)",
+    "SELECT * FROM sms_outbox.retry('{\"dispatch_status\": \"failed\", \"mobile\": \"MOBILE\"}'::jsonb, false)",
+    "SELECT sms_outbox.set_organization('ORG', 'AE')",
+    "SELECT sms_outbox.pause_organization('ORG')",
+    "SELECT sms_outbox.resume_organization('ORG')",
+    "SELECT sms_outbox.install_app('ORG', 'sandbox', 'n', '{\"token\": \"t\"}')",
+    "SELECT sms_outbox.update_app(APP, name => 'mine')",
+    "SELECT sms_outbox.pause_app(APP)",
+    "SELECT sms_outbox.resume_app(APP)",
+    "SELECT sms_outbox.uninstall_app(APP)",
+    "SELECT sms_outbox.bind_role('ORG', 'ORG')",
+    "SELECT sms_outbox.unbind_role('ORG')",
+    "SELECT sms_outbox.create_api_key('ORG', 'n')",
+    "SELECT sms_outbox.revoke_api_key('SECRET')",
+    "SELECT sms_outbox.enter('read', 'SECRET', '\\x00')",
+    "SELECT sms_outbox.enter('read', 'SECRET', '\\x00', 'ORG')",
+    "SELECT sms_outbox.release_held()",
+    "SELECT sms_outbox.prepare_partitions(8)",
+    "SELECT * FROM sms_outbox.partitions()",
+    "SELECT * FROM sms_outbox.run_maintenance()",
+    "SELECT * FROM sms_outbox.health_checks()",
+];
+
+/// These take nothing that could be another's, and read no table.
+const PURE: [&str; 4] = ["server_id", "setting", "http_status", "message_id"];
+
+struct Scene {
+    queue: Queue,
+    /// What the victim has, and the same of nobody's: `ID`, `ORG`, ….
+    values: Vec<(&'static str, String, String)>,
+    app: i64,
+}
+
+impl Scene {
+    /// A victim with something in every place, and an attacker with an app and no message.
+    async fn set(major: Major) -> Result<Self> {
+        let queue = Queue::new(major).await?;
+        let app = queue.install(VICTIM, "app of Q7VICTIM").await?;
+        queue
+            .sql(&format!(
+                "SELECT sms_outbox.update_app({app}, '{{\"token\": \"secret of {MARK}\", \"sender\": \"{MARK}\"}}')"
+            ))
+            .await?;
+        queue.install("attacker", "own").await?;
+        let enqueue = async |text: &str, more: &str| -> Result<String> {
+            queue.value(&format!("SELECT id FROM sms_outbox_enqueue('{MOBILE}', '{MARK} {text}', '{MARK}', meta => '{{\"m\": \"{MARK}\"}}', organization_id => '{VICTIM}'{more})"), &[]).await
+        };
+        for (text, outcome) in
+            [("sent", "accepted"), ("failed", "refused_recipient"), ("leased", ""), ("account", "refused_account")]
+        {
+            let id = enqueue(text, "").await?;
+            queue.sql(&format!("SELECT sms_outbox.claim('w', '{{{id}}}', '{{{app}}}')")).await?;
+            if !outcome.is_empty() {
+                queue.sql(&format!("SELECT sms_outbox.finish('w', '{{{id}}}', '{{1}}', '{{{outcome}}}', '{{200}}', '{{{MARK}}}', '{{{MARK}}}', ARRAY['{{\"r\": \"{MARK}\"}}'], '{{{MARK}}}', '{{NULL}}')")).await?;
+            }
+        }
+        enqueue("later", ", datetime => now() + interval '1 h'").await?;
+        let id = enqueue("waits", &format!(", idempotency_key => 'key of {MARK}'")).await?;
+        queue.sql(&format!("SELECT sms_outbox.pause_organization('{VICTIM}', 'for {MARK}')")).await?;
+        let key: String =
+            queue.value(&format!("SELECT sms_outbox.create_api_key('{VICTIM}', 'key for {MARK}')"), &[]).await?;
+        let name = queue.name();
+        for (role, group) in [
+            ("app", "sms_outbox_app"),
+            ("operator", "sms_outbox_operator, sms_outbox_app"),
+            ("monitor", "sms_outbox_monitor"),
+            ("stranger", ""),
+        ] {
+            queue.sql(&format!("CREATE ROLE \"{role}_{name}\" LOGIN")).await?;
+            if !group.is_empty() {
+                queue
+                    .sql(&format!(
+                        "GRANT {group} TO \"{role}_{name}\"; SELECT sms_outbox.bind_role('{role}_{name}', 'attacker')"
+                    ))
+                    .await?;
+            }
+        }
+        let values = vec![
+            ("SECRET", key[5..17].to_owned(), "000000000000".to_owned()),
+            ("MOBILE", MOBILE.to_owned(), "0551111119".to_owned()),
+            ("ORG", VICTIM.to_owned(), "nobody".to_owned()),
+            ("KEY", format!("key of {MARK}"), "key of nobody".to_owned()),
+            ("APP", app.to_string(), "999999".to_owned()),
+            ("ID", id, "r00000000000000000000000000".to_owned()),
+        ];
+        Ok(Self { queue, values, app })
+    }
+
+    /// Those who may do anything at all for the attacker: two bound logins, and the API after it entered.
+    async fn attackers(&self) -> Result<Vec<(&'static str, Client)>> {
+        let mut attackers = Vec::new();
+        for role in ["app", "operator", "monitor"] {
+            attackers.push((role, self.queue.connect_as(&format!("{role}_{}", self.queue.name())).await?));
+        }
+        let api = self.queue.connect_as("api").await?;
+        api.batch_execute("SET request.jwt.claims = '{\"organization_id\": \"attacker\"}'").await?;
+        attackers.push(("api", api));
+        Ok(attackers)
+    }
+
+    async fn end(self) -> Result<()> {
+        for role in ["app", "operator", "monitor", "stranger"] {
+            self.queue.sql(&format!("DROP ROLE \"{role}_{}\"", self.queue.name())).await?;
+        }
+        Ok(())
+    }
+
+    /// Every relation that one of the roles may read, with its columns.
+    async fn readable(&self, roles: &str) -> Result<Vec<(String, Vec<String>)>> {
+        let rows = self
+            .queue
+            .rows(&format!(
+                "SELECT c.oid::regclass::text AS name, array_agg(a.attname::text ORDER BY a.attnum) AS columns
+                   FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                  WHERE c.relnamespace IN ('sms_outbox'::regnamespace, 'sms_outbox_api'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
+                    AND EXISTS (SELECT FROM unnest('{{{roles}}}'::text[]) AS r WHERE has_table_privilege('sms_outbox_' || r, c.oid, 'SELECT'))
+                  GROUP BY c.oid ORDER BY 1"
+            ))
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok((serde_json::from_value(row["name"].clone())?, serde_json::from_value(row["columns"].clone())?))
+            })
+            .collect()
+    }
+}
+
+/// All that a caller can see of a statement's end.
+async fn answer(session: &Client, sql: &str) -> String {
+    match session.simple_query(sql).await {
+        Ok(messages) => {
+            let rows = messages.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|n| row.get(n).unwrap_or("NULL").to_owned()).collect::<Vec<_>>().join("|"))
+                }
+                _ => None,
+            });
+            rows.collect::<Vec<_>>().join("\n")
+        }
+        Err(error) => match error.as_db_error() {
+            Some(db) => format!(
+                "{:?} {} {:?} {:?} {:?} {:?} {:?}",
+                db.code(),
+                db.message(),
+                db.detail(),
+                db.hint(),
+                db.where_(),
+                db.column(),
+                db.constraint()
+            ),
+            None => error.to_string(),
+        },
+    }
+}
+
+fn tells(text: &str) -> bool {
+    text.contains(MARK) || text.contains(DIGITS)
+}
+
+async fn views_show_nothing_of_others(major: Major) -> Result<()> {
+    let scene = Scene::set(major).await?;
+    let views = scene.readable("app,operator,monitor,api").await?;
+    assert!(views.len() > 10, "{views:?}");
+    let leak = "CREATE TEMP TABLE leaked (what text);
+        CREATE FUNCTION pg_temp.leak(what text) RETURNS boolean LANGUAGE plpgsql COST 0.00001 AS 'BEGIN INSERT INTO leaked VALUES ($1); RETURN true; END'";
+    for (role, session) in scene.attackers().await? {
+        session.batch_execute(leak).await?;
+        let mut seen = 0;
+        for (view, columns) in &views {
+            if answer(&session, &format!("SELECT FROM {view}")).await.contains("42501") {
+                continue;
+            }
+            seen += 1;
+            let mut asked = vec![
+                format!("SELECT * FROM {view}"),
+                format!("EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM {view} AS v WHERE pg_temp.leak(v::text)"),
+            ];
+            for column in columns {
+                // A cast that fails says what it failed on; a function that costs nothing is asked first.
+                asked.push(format!("SELECT FROM {view} AS v WHERE v.\"{column}\"::text::numeric::text::date > 'now'"));
+                asked.push(format!("SELECT FROM {view} AS v WHERE pg_temp.leak(v.\"{column}\"::text)"));
+                asked.push(format!(
+                    "SELECT FROM {view} AS v JOIN (VALUES (1)) AS o (n) ON pg_temp.leak(v.\"{column}\"::text) OFFSET 0"
+                ));
+                asked.push(format!("EXPLAIN (VERBOSE) SELECT FROM {view} AS v WHERE v.\"{column}\"::text > ''"));
+            }
+            for sql in asked {
+                let answer = answer(&session, &sql).await;
+                assert!(!tells(&answer), "{role}: {sql}\n{answer}");
+            }
+            let leaked = answer(&session, "SELECT what FROM leaked").await;
+            assert!(!tells(&leaked), "{role} read of {view}: {leaked}");
+        }
+        assert!(seen >= 2, "{role} reads {seen} views");
+    }
+    // Whoever sees the rows does leak them so: the traps work.
+    let admin = scene.queue.connect().await?;
+    admin.batch_execute(leak).await?;
+    admin.batch_execute("SELECT FROM sms_outbox.outbox AS v WHERE pg_temp.leak(v.message)").await?;
+    assert!(tells(&answer(&admin, "SELECT what FROM leaked").await));
+    drop(admin);
+    scene.end().await
+}
+
+async fn what_is_others_is_answered_like_what_is_not(major: Major) -> Result<()> {
+    let scene = Scene::set(major).await?;
+    // A function that somebody adds must be tried too.
+    let callable = scene
+        .queue
+        .rows(
+            "SELECT DISTINCT p.proname AS name FROM pg_proc AS p CROSS JOIN unnest('{app,operator,monitor,api}'::text[]) AS r
+              WHERE (p.pronamespace IN ('sms_outbox'::regnamespace, 'sms_outbox_api'::regnamespace) OR p.proname LIKE 'sms\\_outbox\\_%')
+                AND has_function_privilege('sms_outbox_' || r, p.oid, 'EXECUTE') ORDER BY 1",
+        )
+        .await?;
+    let untried: Vec<&str> = callable
+        .iter()
+        .filter_map(|row| row["name"].as_str())
+        .filter(|name| {
+            !PURE.iter().any(|pure| name.starts_with(pure))
+                && !PROBES.iter().any(|probe| probe.contains(&format!("{name}(")))
+        })
+        .collect();
+    assert!(untried.is_empty() && callable.len() > 20, "no attack on {untried:?}");
+
+    let before = scene
+        .queue
+        .rows(&format!("SELECT * FROM sms_outbox.outbox WHERE organization_id = '{VICTIM}' ORDER BY id"))
+        .await?;
+    let mut refusals = BTreeSet::new();
+    for (role, session) in scene.attackers().await? {
+        for probe in PROBES {
+            let mut answers = Vec::new();
+            for of_victim in [true, false] {
+                let mut sql = (*probe).to_owned();
+                for (name, theirs, nobodys) in &scene.values {
+                    sql = sql.replace(name, if of_victim { theirs } else { nobodys });
+                }
+                let mut answer = answer(&session, &format!("BEGIN; {sql}")).await;
+                session.batch_execute("ROLLBACK").await?;
+                for (name, theirs, nobodys) in &scene.values {
+                    answer = answer.replace(if of_victim { theirs } else { nobodys }, name);
+                }
+                assert!(!tells(&answer), "{role}: {sql}\n{answer}");
+                answers.push(mask_ids(&answer));
+            }
+            assert_eq!(answers[0], answers[1], "{role} learns from {probe}");
+            refusals.extend(answers.pop().filter(|answer| answer.starts_with("SqlState")));
+        }
+    }
+    assert!(refusals.len() > 3, "{refusals:?}");
+    let after = scene
+        .queue
+        .rows(&format!("SELECT * FROM sms_outbox.outbox WHERE organization_id = '{VICTIM}' ORDER BY id"))
+        .await?;
+    assert_eq!(before, after);
+    assert_eq!(
+        scene
+            .queue
+            .rows(&format!(
+                "SELECT name, config ->> 'sender' AS sender FROM sms_outbox.organization_app WHERE app_id = {}",
+                scene.app
+            ))
+            .await?,
+        [json!({ "name": "app of Q7VICTIM", "sender": MARK })]
+    );
+    // The owner of the key does get its message: the comparison compares something.
+    let replay: Value = scene.queue.rows(&format!("SELECT idempotent_replay AS r FROM sms_outbox_enqueue('{MOBILE}', 'x', idempotency_key => 'key of {MARK}', organization_id => '{VICTIM}')")).await?[0]["r"].clone();
+    assert_eq!(replay, json!(true));
+    scene.end().await
+}
+
+/// Two ids that were made one after the other are never the same.
+fn mask_ids(answer: &str) -> String {
+    let is_id =
+        |word: &str| word.len() == 27 && word.starts_with('r') && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    answer.split('|').map(|word| if is_id(word) { "ID" } else { word }).collect::<Vec<_>>().join("|")
+}
+
+/// A statement that waits tells that somebody holds the same key, row or app.
+async fn nobody_waits_for_another_organization(major: Major) -> Result<()> {
+    let scene = Scene::set(major).await?;
+    let value = |wanted: &str| {
+        scene.values.iter().find(|(name, ..)| *name == wanted).map(|(_, theirs, _)| theirs.clone()).context("a value")
+    };
+    let (id, secret, app) = (value("ID")?, value("SECRET")?, scene.app);
+    let victim = scene.queue.connect().await?;
+    let new_key = "SELECT sms_outbox_enqueue('0551111119', 'x', idempotency_key => 'held'";
+    let attackers = scene.attackers().await?;
+    for (held, probes) in [
+        (format!("{new_key}, organization_id => '{VICTIM}')"), vec![format!("{new_key})"), "SELECT sms_outbox_enqueue_many('[{\"mobile\": \"0551111119\", \"message\": \"x\", \"idempotency_key\": \"held\"}]')".to_owned()]),
+        (format!("SELECT sms_outbox.cancel('{id}')"), vec![format!("SELECT sms_outbox.cancel('{id}')"), format!("SELECT sms_outbox.retry('{id}')"), "SELECT sms_outbox.cancel('{\"priority\": 1}'::jsonb, false)".to_owned()]),
+        (format!("SELECT sms_outbox.pause_app({app})"), vec![format!("SELECT sms_outbox.pause_app({app})"), format!("SELECT sms_outbox.update_app({app}, name => 'x')")]),
+        (format!("SELECT sms_outbox.pause_organization('{VICTIM}')"), vec![format!("SELECT sms_outbox.pause_organization('{VICTIM}')"), format!("SELECT sms_outbox_enqueue('0551111119', 'x', organization_id => '{VICTIM}')")]),
+        (format!("SELECT sms_outbox.revoke_api_key('{secret}')"), vec![format!("SELECT sms_outbox.revoke_api_key('{secret}')"), format!("SELECT sms_outbox.enter('read', '{secret}', '\\x00')")]),
+    ] {
+        victim.batch_execute(&format!("BEGIN; {held}")).await.with_context(|| held.clone())?;
+        for (role, session) in &attackers {
+            for probe in &probes {
+                let answer = answer(session, &format!("BEGIN; SET LOCAL lock_timeout = '5s'; {probe}")).await;
+                session.batch_execute("ROLLBACK").await?;
+                assert!(!answer.contains("55P03"), "{role} waited in {probe}, for {held}");
+            }
+        }
+        victim.batch_execute("ROLLBACK").await?;
+    }
+    // Within one organization the second does wait, as it must.
+    let [(_, one), (_, other), ..] = attackers.as_slice() else { anyhow::bail!("too few attackers") };
+    one.batch_execute(&format!("BEGIN; {new_key})")).await?;
+    let error = refused(other, &format!("SET lock_timeout = '100ms'; {new_key})")).await?;
+    assert_eq!(error.code().code(), "55P03");
+    one.batch_execute("ROLLBACK").await?;
+    drop((attackers, victim));
+    scene.end().await
+}
+
+async fn strangers_get_nothing(major: Major) -> Result<()> {
+    let scene = Scene::set(major).await?;
+    let stranger = scene.queue.connect_as(&format!("stranger_{}", scene.queue.name())).await?;
+    for (view, _) in scene.readable("app,operator,monitor,api,owner").await? {
+        assert_eq!(refused(&stranger, &format!("SELECT * FROM {view}")).await?.code().code(), "42501", "{view}");
+    }
+    for probe in PROBES.iter().filter(|probe| probe.starts_with("SELECT")) {
+        let mut sql = (*probe).to_owned();
+        for (name, theirs, _) in &scene.values {
+            sql = sql.replace(name, theirs);
+        }
+        assert_eq!(refused(&stranger, &sql).await?.code().code(), "42501", "{sql}");
+    }
+    drop(stranger);
+    scene.end().await
+}
