@@ -184,7 +184,7 @@ mod tests {
         assert!(shown.contains(r#""datetime":"2026-11-23T18:00:00.5Z""#), "{shown}");
         assert!(shown.contains(r#""created_at":"2026-11-23T18:00:00Z""#), "{shown}");
         assert!(shown.contains(r#""meta":{"n": 1.00000000000000000001}"#), "{shown}");
-        let fields: serde_json::Map<String, Value> = serde_json::from_str(&shown).unwrap();
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&shown).unwrap();
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
         assert_eq!(
             names.join(", "),
