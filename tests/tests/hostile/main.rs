@@ -2,11 +2,12 @@
 //! roles and rights made beforehand. And an organization that looks for another one's messages ([`attacker`]).
 
 mod attacker;
+mod scene;
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use sms_outbox_tests::queue::{enqueue, refused};
+use sms_outbox_tests::queue::{claim, enqueue, refused};
 use sms_outbox_tests::{Cluster, Database, Major, Queue, Sandbox, Worker, on_majors};
 
 on_majors! { ends:
@@ -131,7 +132,7 @@ async fn uses_nothing_made_before(major: Major) -> Result<()> {
             if sql.contains("WAITS") || sql.contains("LEASED") || sql.contains("ENDED") {
                 let id = enqueue(queue.admin(), "shop", "x").await?;
                 if sql.contains("LEASED") {
-                    queue.lease(&id).await?;
+                    claim(queue.admin(), "w", &[&id], app).await?;
                 } else if sql.contains("ENDED") {
                     queue.sql(&format!("SELECT sms_outbox.cancel('{id}')")).await?;
                 }
