@@ -34,6 +34,10 @@ test-flow: test-build ## Run the black-box tests; TEST=flow picks a file, FILTER
 test-security: setup test-build ## Run the security gate alone: pgspot, cargo-deny, Schemathesis, attacks
 	@scripts/test.sh security attacks left
 
+.PHONY: bench-api
+bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
+	@scripts/bench.sh api $(ARGS)
+
 .PHONY: lint
 lint: prepare ## Check formatting, lints and the rules of the architecture
 	@scripts/lint.sh
