@@ -4,6 +4,7 @@
 //! test process leaves behind, its reaper ends ([`run`]). [`reckon`] compares the three journals.
 //! Run tests by `make test-flow`, or alone by `scripts/run.sh cargo test -p sms-outbox-tests --test NAME`.
 
+pub mod api;
 pub mod cluster;
 pub mod database;
 pub mod paths;
@@ -16,6 +17,7 @@ pub mod token;
 pub mod wait;
 pub mod worker;
 
+pub use api::Api;
 pub use cluster::{Cluster, Major, Stop};
 pub use database::Database;
 pub use queue::Queue;

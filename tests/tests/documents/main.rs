@@ -14,9 +14,10 @@ use session::Session;
 use sms_outbox_tests::{Cluster, Database, Major};
 
 /// The pages with blocks that run, and whether the database has the extension when they begin.
-const RUN: [(&str, bool); 7] = [
+const RUN: [(&str, bool); 8] = [
     ("README.md", false),
     ("docs/guides/enqueue.md", false),
+    ("docs/guides/http.md", false),
     ("docs/guides/operate.md", true),
     ("docs/guides/providers.md", false),
     ("docs/guides/settings.md", true),
@@ -38,6 +39,7 @@ macro_rules! pages {
 pages! {
     the_tour_of_the_readme "README.md",
     enqueue "docs/guides/enqueue.md",
+    http "docs/guides/http.md",
     operate "docs/guides/operate.md",
     providers "docs/guides/providers.md",
     settings "docs/guides/settings.md",

@@ -1,14 +1,15 @@
 //! What differs from run to run, made equal: ids, times, and the widths of columns, which follow them.
 
-/// The text with ids and times masked, without empty lines, and with each run of spaces or hyphens as one.
+/// The text with ids, also those within JSON, and times masked, without empty lines, and with each run of spaces or hyphens as one.
 pub(crate) fn masked(text: &str) -> String {
     let lines = text.lines().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" "));
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn word(word: &str) -> String {
-    if is_id(word) {
-        return "<id>".to_owned();
+    let mut parts = word.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    if let Some(id) = parts.find(|part| is_id(part) || is_request_id(part)) {
+        return word.replace(id, "<id>");
     }
     if is_date(word) {
         return "<time>".to_owned();
@@ -30,6 +31,10 @@ fn is_id(word: &str) -> bool {
         && word.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
 }
 
+fn is_request_id(word: &str) -> bool {
+    word.len() == 36 && word.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+}
+
 fn is_date(word: &str) -> bool {
     let digits = |range: std::ops::Range<usize>| {
         word.get(range).is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()))
@@ -47,6 +52,9 @@ fn what_differs_from_run_to_run_is_equal() {
     let one = " id | n \n----+---\n r01m84wd39be94sbg97t2cw9nr4 | 1\n\n2026-11-23 18:58:58Z  x";
     let other = " id   | n \n------+---\n r01m84wd4h5ffdvwbvbxbahafct | 1\n2027-01-02 08:00:00Z x";
     assert_eq!(masked(one), masked(other));
+    let json = |id: &str| format!("{{\"id\":\"{id}\",\"n\":1}}");
+    assert_eq!(masked(&json("r01m84wd39be94sbg97t2cw9nr4")), masked(&json("r01m84wd4h5ffdvwbvbxbahafct")));
+    assert_eq!(masked("8d1a9d1e-6ed7-4d52-9a3c-6a2f0b4f1f0e"), "<id>");
     assert_ne!(masked("sent 1"), masked("sent 2"));
     assert_ne!(masked("sent"), masked("failed"));
 }

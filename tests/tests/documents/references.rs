@@ -69,13 +69,25 @@ struct Provider {
     config: serde_json::Map<String, Value>,
 }
 
-/// Flags, variables and defaults in the help of `worker` that settings.md does not have, and the other way round.
+/// Flags, variables and defaults in the help of the commands that settings.md does not have, and the other way round.
 pub(crate) async fn command_settings() -> Result<Vec<String>> {
-    let mut command = worker::command("worker")?;
-    command.arg("--help");
-    let help = output(command).await?;
     let page = fs::read_to_string(paths::checkout("docs/guides/settings.md"))?;
-    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `--")).collect();
+    let mut faults = Vec::new();
+    let (common, _) = page.split_once("\nOf `sms-outbox ").context("no section of a command")?;
+    for name in ["worker", "api"] {
+        let (_, own) = page
+            .split_once(&format!("\nOf `sms-outbox {name}`:\n"))
+            .with_context(|| format!("no section of {name}"))?;
+        let own = own.split("\nOf `sms-outbox ").next().unwrap_or_default();
+        let rows: Vec<&str> = common.lines().chain(own.lines()).filter(|line| line.starts_with("| `--")).collect();
+        let mut command = worker::command(name)?;
+        command.arg("--help");
+        faults.extend(differences(name, &rows, &output(command).await?)?);
+    }
+    Ok(faults)
+}
+
+fn differences(name: &str, rows: &[&str], help: &str) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     let mut row = None;
     for line in help.lines().map(str::trim) {
@@ -84,7 +96,7 @@ pub(crate) async fn command_settings() -> Result<Vec<String>> {
             let named = |row: &&&str| row.starts_with(&format!("| `{flag}` |"));
             row = rows.iter().find(named).copied();
             if row.is_none() && flag != "--help" {
-                faults.push(format!("{flag} is missing"));
+                faults.push(format!("{flag} of {name} is missing"));
             }
         }
         for value in ["[env: ", "[default: "].iter().filter_map(|key| line.strip_prefix(key)?.strip_suffix(']')) {
@@ -96,7 +108,7 @@ pub(crate) async fn command_settings() -> Result<Vec<String>> {
     for row in rows {
         let flag = row.split('`').nth(1).context("a flag")?;
         if !help.contains(&format!("{flag} ")) && !help.contains(&format!("{flag}\n")) {
-            faults.push(format!("{flag} is no flag of the worker"));
+            faults.push(format!("{flag} is no flag of {name}"));
         }
     }
     Ok(faults)

