@@ -1,6 +1,7 @@
 //! A message as the API shows it, and `GET /api/v1/sms/outbox/{id}`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use jiff::Timestamp;
@@ -155,15 +156,19 @@ fn digits<S: Serializer>(mobile: &str, serializer: S) -> Result<S::Ok, S::Error>
 pub(super) async fn show(
     State(service): State<Service>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Message>, Problem> {
     let entry = service.admit(&headers, Scope::Read).await?;
-    // What is no id is no message's id.
-    let Ok(id) = id.parse() else {
+    let Some(id) = id_of(id) else {
         return Err(service.refuse(&entry, Problem::new(Code::NotFound)).await);
     };
     let found = service.answered(Effect::Reads, service.database().get(&entry, id).await)?;
     found.map(Json).ok_or(Problem::new(Code::NotFound))
+}
+
+/// The id in a path. What is no id, or not even text, is no message's id.
+pub(super) fn id_of(path: Result<Path<String>, PathRejection>) -> Option<MessageId> {
+    path.ok()?.parse().ok()
 }
 
 #[cfg(test)]

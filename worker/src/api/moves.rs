@@ -1,6 +1,7 @@
 //! `POST /api/v1/sms/outbox/{id}/cancel` and `/retry`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use utoipa::ToSchema;
 use super::auth::Scope;
 use super::codes::Code;
 use super::docs::MoveProblems;
-use super::message::DispatchStatus;
+use super::message::{DispatchStatus, id_of};
 use super::problem::Problem;
 use super::service::{Effect, Service};
 use crate::message::MessageId;
@@ -35,9 +36,9 @@ pub(super) struct Moved {
 pub(super) async fn cancel(
     State(service): State<Service>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Moved>, Problem> {
-    moved(&service, &headers, Move::Cancel, &id).await
+    moved(&service, &headers, Move::Cancel, id_of(id)).await
 }
 
 /// Send an ended message again
@@ -50,14 +51,19 @@ pub(super) async fn cancel(
 pub(super) async fn retry(
     State(service): State<Service>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Moved>, Problem> {
-    moved(&service, &headers, Move::Retry, &id).await
+    moved(&service, &headers, Move::Retry, id_of(id)).await
 }
 
-async fn moved(service: &Service, headers: &HeaderMap, what: Move, id: &str) -> Result<Json<Moved>, Problem> {
+async fn moved(
+    service: &Service,
+    headers: &HeaderMap,
+    what: Move,
+    id: Option<MessageId>,
+) -> Result<Json<Moved>, Problem> {
     let entry = service.admit(headers, Scope::Operate).await?;
-    let Ok(id) = id.parse::<MessageId>() else {
+    let Some(id) = id else {
         return Err(service.refuse(&entry, Problem::new(Code::NotFound)).await);
     };
     let moved = service.answered(Effect::Writes, service.database().move_one(&entry, what, id).await)?;
