@@ -14,6 +14,7 @@ pub mod reckon;
 pub mod run;
 pub mod sandbox;
 pub mod token;
+pub mod scrape;
 pub mod wait;
 pub mod worker;
 
