@@ -8,6 +8,6 @@ done
 rc=0
 elapsed "architecture" scripts/check-architecture.sh || rc=1
 elapsed "cargo fmt" cargo fmt --all --check || rc=1
-elapsed "cargo clippy" cargo clippy --locked --quiet -p sms-outbox -p sms-outbox-tests --all-targets -- -D warnings || rc=1
+elapsed "cargo clippy" cargo clippy --locked --quiet -p sms-outbox -p sms-outbox-tests -p sms-outbox-bench --all-targets -- -D warnings || rc=1
 elapsed "cargo clippy of the extension" extension_cargo 18 "$PRISTINE/18/bin/pg_config" clippy --quiet --all-targets -- -D warnings || rc=1
 exit "$rc"

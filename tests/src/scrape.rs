@@ -116,6 +116,8 @@ pub async fn promtool(arguments: &[&str]) -> Result<Command> {
         command.args(arguments);
         command
     };
-    output(of(&["--version"])).await.context("promtool is missing: apt-get install prometheus, as scripts/setup.sh does")?;
+    output(of(&["--version"]))
+        .await
+        .context("promtool is missing: apt-get install prometheus, as scripts/setup.sh does")?;
     Ok(of(arguments))
 }

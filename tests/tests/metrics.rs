@@ -40,7 +40,8 @@ async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> Result<()> {
     let all_sms = shop.queue_many("shop", 60, "").await?;
     shop.wait_until_settled().await?;
     // What is recorded is counted before; what is counted as in flight is taken back a moment later.
-    let quiet = async || Ok(Some(Scrape::of(&url).await?).filter(|now| now.sum("sms_outbox_worker_in_flight", &[]) == 0.0));
+    let quiet =
+        async || Ok(Some(Scrape::of(&url).await?).filter(|now| now.sum("sms_outbox_worker_in_flight", &[]) == 0.0));
     let now = poll("nothing is in flight", quiet, async || String::new()).await?;
 
     let ledger = "SELECT status::text, organization_app_id::text, count(*)::float8 FROM sms_outbox.attempts WHERE status IS NOT NULL GROUP BY 1, 2";

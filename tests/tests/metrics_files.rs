@@ -42,9 +42,9 @@ async fn alert_rules_pass_their_tests() -> Result<()> {
     }
     let (rules, tests) = (read(RULES)?, read(RULE_TESTS)?);
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        let fires = tests.split("- eval_time").any(|case| {
-            case.contains(&format!("alertname: {alert}\n")) && !case.contains("exp_alerts: []")
-        });
+        let fires = tests
+            .split("- eval_time")
+            .any(|case| case.contains(&format!("alertname: {alert}\n")) && !case.contains("exp_alerts: []"));
         ensure!(fires, "no test sees {alert} fire");
     }
     Ok(())

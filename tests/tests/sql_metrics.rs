@@ -54,7 +54,9 @@ async fn tells_what_there_is(major: Major) -> Result<()> {
     }
     let oldest = sum(&queue, "queue_oldest_seconds", &[("status", "pending"), ("priority", "normal")]).await?;
     ensure!((3600.0..7200.0).contains(&oldest), "{oldest}");
-    for (status, messages) in [("sent", 2.0), ("failed", 1.0), ("dispatch_timeout", 1.0), ("canceled", 0.0), ("expired", 0.0)] {
+    for (status, messages) in
+        [("sent", 2.0), ("failed", 1.0), ("dispatch_timeout", 1.0), ("canceled", 0.0), ("expired", 0.0)]
+    {
         for name in ["ended_messages", "ended_last_hour_messages"] {
             ensure!(sum(&queue, name, &[("status", status)]).await? == messages, "{name} {status}");
         }
@@ -106,7 +108,10 @@ async fn counters_never_fall(major: Major) -> Result<()> {
         for (name, labels, value) in &before {
             let counter = DATABASE.iter().any(|metric| metric.name == name && metric.kind == Kind::Counter);
             let is = now.iter().find(|(other, with, _)| other == name && with == labels).map(|(.., value)| *value);
-            ensure!(!counter || *value == 0.0 || is >= Some(*value), "after {change} {name} {labels} fell from {value} to {is:?}");
+            ensure!(
+                !counter || *value == 0.0 || is >= Some(*value),
+                "after {change} {name} {labels} fell from {value} to {is:?}"
+            );
         }
         before = now;
     }
@@ -121,9 +126,8 @@ async fn labels_are_bounded(major: Major) -> Result<()> {
         .await?;
     let last: i64 = queue.value("SELECT max(app_id) FROM sms_outbox.organization_app", &[]).await?;
     queue.sql(&format!("INSERT INTO sms_outbox.app_tally VALUES ({last}, now(), 'accepted', 3, 5)")).await?;
-    let apps: i64 = queue
-        .value("SELECT count(DISTINCT labels ->> 'organization_app_id') FROM sms_outbox.metrics()", &[])
-        .await?;
+    let apps: i64 =
+        queue.value("SELECT count(DISTINCT labels ->> 'organization_app_id') FROM sms_outbox.metrics()", &[]).await?;
     ensure!(apps == 101, "{apps} values");
     let others = [("organization_app_id", "other"), ("provider", "sandbox"), ("outcome", "accepted")];
     ensure!(sum(&queue, "app_attempts_total", &others).await? == 5.0);
@@ -153,7 +157,9 @@ async fn tells_conditions(major: Major) -> Result<()> {
     queue.lease(&id).await?;
     queue.sql("UPDATE sms_outbox.lease SET expires_at = now() - interval '1 minute'").await?;
     ensure!(sum(&queue, "leases_overdue", &[]).await? == 1.0);
-    queue.sql(&format!("INSERT INTO sms_outbox.app_health (app_id, blocked_reason) VALUES ({}, 'account')", queue.app())).await?;
+    queue
+        .sql(&format!("INSERT INTO sms_outbox.app_health (app_id, blocked_reason) VALUES ({}, 'account')", queue.app()))
+        .await?;
     ensure!(sum(&queue, "app_breakers_open", &[("reason", "account_refused")]).await? == 1.0);
     ensure!(sum(&queue, "app_breakers_open", &[("reason", "breaker_open")]).await? == 0.0);
     let other = queue.connect().await?;
@@ -177,7 +183,9 @@ async fn is_read_by_those_who_see_all(major: Major) -> Result<()> {
     // A login of one organization must not see the numbers of all.
     queue.sql("CREATE ROLE metrics_of_one LOGIN IN ROLE sms_outbox_monitor; SELECT sms_outbox.bind_role('metrics_of_one', 'shop')").await?;
     let error = refused(queue.admin(), &format!("SET SESSION AUTHORIZATION metrics_of_one; {ASK}")).await;
-    queue.sql("RESET SESSION AUTHORIZATION; SELECT sms_outbox.unbind_role('metrics_of_one'); DROP ROLE metrics_of_one").await?;
+    queue
+        .sql("RESET SESSION AUTHORIZATION; SELECT sms_outbox.unbind_role('metrics_of_one'); DROP ROLE metrics_of_one")
+        .await?;
     ensure!(error?.constraint() == Some("organization_mismatch"));
     Ok(())
 }

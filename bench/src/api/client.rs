@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// One kept connection to the API.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     head: String,
     answer: Vec<u8>,
@@ -14,7 +14,7 @@ pub struct Client {
 
 impl Client {
     /// Opens a connection for POSTs to one path.
-    pub async fn open(address: &str, path: &str, key: &str) -> Result<Self> {
+    pub(crate) async fn open(address: &str, path: &str, key: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let head = format!(
@@ -24,7 +24,7 @@ impl Client {
     }
 
     /// Sends one body and reads the whole answer, which must be 201.
-    pub async fn post(&mut self, body: &str) -> Result<()> {
+    pub(crate) async fn post(&mut self, body: &str) -> Result<()> {
         let request = format!("{}{}\r\n\r\n{body}", self.head, body.len());
         self.stream.write_all(request.as_bytes()).await?;
         self.answer.clear();

@@ -71,10 +71,12 @@ struct Kind {
     body: String,
 }
 
-const TEXT: &str = "Your order 4711 has left our warehouse and will reach you tomorrow between 9 and 12. Thank you, MyShop.";
+const TEXT: &str =
+    "Your order 4711 has left our warehouse and will reach you tomorrow between 9 and 12. Thank you, MyShop.";
 
 fn kinds() -> [Kind; 2] {
-    let message = json!({ "mobile": "966501234567", "message": TEXT, "sender": "MyShop", "meta": { "order_id": "4711" } });
+    let message =
+        json!({ "mobile": "966501234567", "message": TEXT, "sender": "MyShop", "meta": { "order_id": "4711" } });
     let batch = json!(vec![message.clone(); BATCH]);
     [
         Kind {

@@ -7,29 +7,31 @@ use futures_util::future::try_join_all;
 
 /// What one round counted.
 #[derive(Clone, Debug)]
-pub struct Round {
+pub(crate) struct Round {
     /// Calls a second, of all callers together.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// How long calls took, in microseconds, sorted.
     times: Vec<u32>,
 }
 
 impl Round {
     /// The time, in milliseconds, that this share of the calls stayed within.
-    pub fn percentile(&self, share: f64) -> f64 {
+    pub(crate) fn percentile(&self, share: f64) -> f64 {
         let place = (self.times.len() as f64 * share) as usize;
-        self.times.get(place.min(self.times.len().saturating_sub(1))).map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
+        self.times
+            .get(place.min(self.times.len().saturating_sub(1)))
+            .map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
     }
 }
 
 /// Something that can be called again and again.
-pub trait Caller: Send {
+pub(crate) trait Caller: Send {
     /// One call.
     fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Lets all callers repeat their call for a while.
-pub async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration) -> Result<(Vec<C>, Round)> {
+pub(crate) async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration) -> Result<(Vec<C>, Round)> {
     let start = Instant::now();
     let running = callers.into_iter().map(|mut caller| {
         tokio::spawn(async move {
@@ -55,7 +57,7 @@ pub async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration) -> Res
 }
 
 /// The middle one by rate.
-pub fn median(mut rounds: Vec<Round>) -> Option<Round> {
+pub(crate) fn median(mut rounds: Vec<Round>) -> Option<Round> {
     rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
     let middle = rounds.len() / 2;
     (!rounds.is_empty()).then(|| rounds.swap_remove(middle))

@@ -14,11 +14,12 @@ use session::Session;
 use sms_outbox_tests::{Cluster, Database, Major};
 
 /// The pages with blocks that run, and whether the database has the extension when they begin.
-const RUN: [(&str, bool); 8] = [
+const RUN: [(&str, bool); 9] = [
     ("README.md", false),
     ("docs/guides/enqueue.md", false),
     ("docs/guides/http.md", false),
     ("docs/guides/operate.md", true),
+    ("docs/guides/postgrest.md", true),
     ("docs/guides/providers.md", false),
     ("docs/guides/settings.md", true),
     ("docs/guides/sql.md", true),
@@ -41,6 +42,7 @@ pages! {
     enqueue "docs/guides/enqueue.md",
     http "docs/guides/http.md",
     operate "docs/guides/operate.md",
+    postgrest "docs/guides/postgrest.md",
     providers "docs/guides/providers.md",
     settings "docs/guides/settings.md",
     sql "docs/guides/sql.md",
