@@ -1,5 +1,6 @@
 //! The delivery of one attempt: a lease goes in, how it ended comes out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{Instrument, field};
@@ -7,6 +8,7 @@ use tracing::{Instrument, field};
 use crate::message::AttemptStatus;
 use crate::metrics;
 use crate::outbox::{Lease, Outcome};
+use crate::provider::credential::Credentials;
 use crate::provider::http::Client;
 use crate::provider::redact::Redaction;
 use crate::provider::{Provider, Registry, Request, Response, Sms, Verdict, config};
@@ -39,13 +41,19 @@ impl Default for DeliveryOptions {
 pub struct Delivery {
     client: Client,
     registry: Registry,
+    credentials: Arc<Credentials>,
     options: DeliveryOptions,
 }
 
 impl Delivery {
     /// Delivers through these providers by this client.
     pub fn new(client: Client, registry: Registry, options: DeliveryOptions) -> Self {
-        Self { client, registry, options }
+        Self { client, registry, credentials: Arc::default(), options }
+    }
+
+    /// With what sealed and referred credentials are resolved.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials: Arc::new(credentials), ..self }
     }
 
     /// Makes the one request of this attempt, or none. `claimed_at` was read before the claim was asked for, so that

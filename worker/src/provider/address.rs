@@ -1,22 +1,19 @@
 //! Where requests may go, and how credentials stand in their headers.
 
-use std::net::IpAddr;
-
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use super::config::{BASE_URL, ConfigError};
+use super::egress;
 
 /// Reads an address that requests may go to: https, or http where that was allowed or never leaves this machine.
 pub(super) fn address(field: &str, text: &str, allow_http: bool) -> Result<Url, ConfigError> {
     let url = Url::parse(text).ok().filter(|url| url.has_host()).ok_or_else(|| {
         ConfigError::new(field, "is not an address", "write it like https://gateway.example.com/path")
     })?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match url.scheme() {
         "https" => {}
-        "http" if allow_http || loopback => {}
+        "http" if allow_http || egress::is_loopback(&url) => {}
         "http" => {
             return Err(ConfigError::new(
                 field,

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
+use super::egress::{self, Networks, NotAllowed};
 use super::{Request, Response, Verdict};
 use crate::message::AttemptStatus;
 
@@ -28,19 +29,25 @@ const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// Longest wait that is believed.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How the client waits.
-#[derive(Clone, Copy, Debug)]
+/// How the client waits, and where it may go.
+#[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// For name look-up, connection and TLS together.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept. Below what servers keep theirs (often 5 s, some 2 s): a request written
     /// as the server closes ends unclear.
     pub idle_timeout: Duration,
+    /// Networks of this machine's surroundings that the operator allows requests to.
+    pub allowed: Networks,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5), idle_timeout: Duration::from_secs(1) }
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(1),
+            allowed: Networks::default(),
+        }
     }
 }
 
@@ -48,6 +55,7 @@ impl Default for ClientOptions {
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: reqwest::Client,
+    allowed: Networks,
 }
 
 impl Client {
@@ -64,8 +72,9 @@ impl Client {
             .connect_timeout(options.connect_timeout)
             .pool_idle_timeout(options.idle_timeout)
             .tcp_nodelay(true)
+            .dns_resolver(egress::Resolver { allowed: options.allowed.clone() })
             .build()?;
-        Ok(Self { inner })
+        Ok(Self { inner, allowed: options.allowed })
     }
 
     /// Makes one request. Nothing is written after `write_before`, and the answer is awaited until `answer_before`.
@@ -78,6 +87,9 @@ impl Client {
     ) -> Result<Response, Verdict> {
         if Instant::now() >= write_before {
             return Err(too_late());
+        }
+        if !egress::may_begin(&request.url, request.to_loopback, &self.allowed) {
+            return Err(egress::refused());
         }
         let gate = Arc::new(Gate { write_before, state: AtomicU8::new(Gate::SHUT) });
         let mut builder = self.inner.request(request.method, request.url).headers(request.headers);
@@ -202,6 +214,9 @@ fn transport_end(error: &reqwest::Error, gate: Option<&Gate>) -> Verdict {
         None => !error.is_connect(),
     };
     if !written {
+        if causes(error).any(|cause| cause.is::<NotAllowed>()) {
+            return egress::refused();
+        }
         let (code, message) = unsent_cause(error);
         return Verdict::ended(AttemptStatus::NotSent, code, message);
     }
@@ -213,8 +228,8 @@ fn transport_end(error: &reqwest::Error, gate: Option<&Gate>) -> Verdict {
     Verdict::ended(AttemptStatus::Unclear, code, message)
 }
 
-/// Why no connection came about. The text is ours: the client's own shows addresses.
-fn unsent_cause(error: &reqwest::Error) -> (&'static str, &'static str) {
+/// What lies behind an error, from the nearest to the farthest.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     // An io::Error shows as its source not the error within, but that one's source.
     fn next<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
         match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -222,7 +237,12 @@ fn unsent_cause(error: &reqwest::Error) -> (&'static str, &'static str) {
             None => cause.source(),
         }
     }
-    let causes = || std::iter::successors(error.source(), |cause| next(*cause));
+    std::iter::successors(error.source(), |cause| next(*cause))
+}
+
+/// Why no connection came about. The text is ours: the client's own shows addresses.
+fn unsent_cause(error: &reqwest::Error) -> (&'static str, &'static str) {
+    let causes = || causes(error);
     let refused = |cause: &io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
     if causes().any(|cause| cause.is::<rustls::Error>()) {
         ("tls", "The provider's certificate or TLS was not acceptable, so nothing was sent.")

@@ -7,11 +7,14 @@ mod address;
 pub mod config;
 #[cfg(test)]
 mod conformance;
+pub mod credential;
+pub mod egress;
 pub mod generic_http;
 pub mod http;
 pub mod mora;
 pub mod redact;
 pub mod sandbox;
+pub mod seal;
 pub mod taqnyat;
 pub mod twilio;
 pub mod verdict;
@@ -52,6 +55,9 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Body.
     pub body: Vec<u8>,
+    /// Whether it may go to this very machine where its URL says so. That of an API may, for the pretend provider and
+    /// proxies; one that was written freely only where the operator allows it.
+    pub to_loopback: bool,
 }
 
 impl Request {
@@ -69,7 +75,7 @@ impl Request {
 
     fn new(method: Method, url: Url, body: Vec<u8>, content_type: &'static str) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Self { method, url, headers, body }
+        Self { method, url, headers, body, to_loopback: true }
     }
 }
 

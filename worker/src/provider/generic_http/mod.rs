@@ -19,7 +19,7 @@ use super::verdict::scalar;
 use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict, encode_form};
 
 const FIELDS: &[Field] = &[
-    Field::new("url", Kind::String, "Address that takes the request; https, or http on the loopback interface.").required(),
+    Field::new("url", Kind::String, "Address that takes the request; https, or http with allow_http. Workers send into their own network, loopback included, only with --allow-address.").required(),
     Field::new("method", Kind::String, "POST (the default), PUT or GET."),
     Field::new(
         "format",
@@ -224,7 +224,7 @@ impl Account for Open {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        Ok(Request { method: self.method.clone(), url, headers, body })
+        Ok(Request { method: self.method.clone(), url, headers, body, to_loopback: false })
     }
 
     fn verdict(&self, _: &Sms<'_>, response: &Response) -> Verdict {
