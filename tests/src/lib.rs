@@ -13,8 +13,8 @@ pub mod queue;
 pub mod reckon;
 pub mod run;
 pub mod sandbox;
-pub mod token;
 pub mod scrape;
+pub mod token;
 pub mod wait;
 pub mod worker;
 
