@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::router::openapi;
 use self::service::Service;
+use crate::metrics::api::ApiMetrics;
 use crate::outbox::postgres::api::{ApiDatabase, Limits};
 use crate::outbox::postgres::connect::Target;
 use auth::{AuthSettings, Authenticator};
@@ -63,9 +64,10 @@ pub async fn serve(
     now: CancellationToken,
 ) -> anyhow::Result<()> {
     let authenticator = Authenticator::new(settings.auth.clone()).context("the keys of session tokens")?;
-    let database = ApiDatabase::new(target, settings.limits)?;
+    let database = ApiDatabase::new(target.clone(), settings.limits)?;
+    let metrics = ApiMetrics::start(target, database.pool().clone())?;
     let service = Service::new(database, authenticator);
-    let router = router::router(service, &settings);
+    let router = router::router(service, metrics, &settings);
     server::serve(listener, router, &settings, shutdown, now).await;
     Ok(())
 }

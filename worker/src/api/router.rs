@@ -1,5 +1,7 @@
 //! Routes, and the OpenAPI document that is made of them.
 
+use std::sync::Arc;
+
 use axum::error_handling::HandleErrorLayer;
 use axum::http::header;
 use axum::routing::get;
@@ -14,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::service::Service;
 use super::{ApiSettings, batch, body, docs, enqueue, health, layers, list, message, moves};
+use crate::metrics::api::{ApiMetrics, measure};
 
 /// The calls on messages, with their descriptions.
 fn calls() -> OpenApiRouter<Service> {
@@ -38,7 +41,7 @@ pub fn openapi() -> OpenApi {
 }
 
 /// The whole API.
-pub(super) fn router(service: Service, settings: &ApiSettings) -> Router {
+pub(super) fn router(service: Service, metrics: Arc<ApiMetrics>, settings: &ApiSettings) -> Router {
     let document = openapi().to_pretty_json().unwrap_or_default();
     let limited = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(layers::overloaded))
@@ -52,11 +55,13 @@ pub(super) fn router(service: Service, settings: &ApiSettings) -> Router {
         .merge(calls)
         .merge(probes)
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], document)))
+        .route("/metrics", get(async move || metrics.answer().await))
         .merge(docs::pages())
         .method_not_allowed_fallback(layers::method_not_allowed)
         .fallback(layers::unknown_path)
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(middleware::from_fn(layers::observe))
+        .layer(middleware::from_fn(measure))
         .layer(middleware::from_fn(layers::identify))
         .with_state(service)
 }

@@ -163,10 +163,9 @@ impl ApiDatabase {
         &self.target
     }
 
-    /// Connections that are open, and those of them that wait for work.
-    pub fn connections(&self) -> (usize, usize) {
-        let status = self.pool.status();
-        (status.size, status.available)
+    /// Its connections, to be watched.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Whether the database answers, and its extension fits this binary.

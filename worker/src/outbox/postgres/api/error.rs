@@ -1,8 +1,9 @@
 //! How a call fails, told apart by what the caller may do next.
 
-use deadpool_postgres::PoolError;
+use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::Error;
 
+use crate::metrics;
 use crate::outbox::postgres::connect;
 
 /// Why a call has no answer.
@@ -44,7 +45,12 @@ impl CallError {
         match error {
             // Also where the server refuses our own login: that says nothing about the caller.
             PoolError::Backend(error) => Self::Away(connect::causes(&error)),
-            PoolError::Timeout(_) => Self::Away("no free connection in time".to_owned()),
+            PoolError::Timeout(waited_for) => {
+                if matches!(waited_for, TimeoutType::Wait) {
+                    metrics::api::pool_timed_out();
+                }
+                Self::Away("no free connection in time".to_owned())
+            }
             other => Self::Away(other.to_string()),
         }
     }

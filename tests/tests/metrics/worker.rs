@@ -1,21 +1,19 @@
-//! What worker and API count, under traffic: the numbers add up with what the provider saw, and show nobody.
+//! What a worker counts under traffic, against its ledger and the provider's journal; and the trace of a message.
 
-mod shop;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
-use shop::Shop;
 use sms_outbox_tests::scrape::Scrape;
 use sms_outbox_tests::wait::poll;
-use sms_outbox_tests::{Major, Worker, on_majors};
-use sms_outbox_worker::metrics::catalog::{Kind, Source, all};
+use sms_outbox_tests::{Major, Worker};
+use sms_outbox_worker::metrics::catalog::Source;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-on_majors! { ends: numbers_add_up_with_what_the_provider_saw, the_trace_is_logged_and_not_given_away }
+use crate::shop::Shop;
+use crate::{fits_the_list, shows_nobody};
 
 /// A worker that answers scrapes, and where.
-async fn counted_worker(shop: &Shop) -> Result<(Worker, String)> {
+pub(crate) async fn counted_worker(shop: &Shop) -> Result<(Worker, String)> {
     let mut worker = shop
         .worker()?
         .set("SMS_OUTBOX_METRICS_LISTEN", "127.0.0.1:0")
@@ -29,7 +27,7 @@ async fn counted_worker(shop: &Shop) -> Result<(Worker, String)> {
     Ok((worker, format!("http://{address}/metrics")))
 }
 
-async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> Result<()> {
+pub(crate) async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> Result<()> {
     let mut shop = Shop::open(major, "counted").await?;
     let good = shop.install("sandbox", "\"position\" => 1").await?;
     let dead = shop.install_dead("").await?;
@@ -77,48 +75,14 @@ async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> Result<()> {
         let calls = now.sum("sms_outbox_worker_database_call_seconds_count", &[("call", call)]);
         ensure!(calls >= 1.0, "{call} was not timed");
     }
-    fits_the_list(&now, Source::Worker)?;
+    fits_the_list(&now, &[Source::Worker])?;
     shows_nobody(&now.text)?;
     ensure!(worker.drain().await?.success());
     shop.close().await.map(drop)
 }
 
-/// Every family is of the list, with its type, help and labels.
-fn fits_the_list(scrape: &Scrape, source: Source) -> Result<()> {
-    for (name, kind) in &scrape.families {
-        let metric = all().find(|metric| metric.name == name).with_context(|| format!("{name} is on no list"))?;
-        ensure!(metric.source == source || name == "sms_outbox_build_info", "{name} is of {:?}", metric.source);
-        let word = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
-        };
-        ensure!(kind == word && scrape.text.contains(&format!("# HELP {name} {}\n", metric.help)), "{name}");
-    }
-    for (name, samples) in &scrape.samples {
-        let family = scrape.family(name).context("a family")?;
-        let metric = all().find(|metric| metric.name == family).context("listed")?;
-        for (labels, _) in samples {
-            let mut names: Vec<&str> = labels.keys().map(String::as_str).filter(|label| *label != "le").collect();
-            let mut listed = metric.labels.to_vec();
-            names.sort_unstable();
-            listed.sort_unstable();
-            ensure!(names == listed, "{name} has {names:?}, and {listed:?} are listed");
-        }
-    }
-    Ok(())
-}
-
-/// Neither numbers nor texts nor the organization of [`Shop`].
-fn shows_nobody(text: &str) -> Result<()> {
-    for hidden in ["96650", "text ", "shop", "sandbox-account", "MyShop"] {
-        ensure!(!text.contains(hidden), "{hidden:?} is in\n{text}");
-    }
-    Ok(())
-}
-
 /// A provider that keeps the request, to be looked at.
-async fn the_trace_is_logged_and_not_given_away(major: Major) -> Result<()> {
+pub(crate) async fn the_trace_is_logged_and_not_given_away(major: Major) -> Result<()> {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     let mut shop = Shop::open(major, "traced").await?;
     let provider = TcpListener::bind("127.0.0.1:0").await?;
