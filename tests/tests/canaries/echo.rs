@@ -1,0 +1,67 @@
+//! A provider that fails and repeats everything it was sent: in a field for an error code, in words, in a header, in HTML.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Listens until the test ends.
+pub(crate) struct Echo {
+    pub(crate) url: String,
+    /// How many requests it has answered.
+    pub(crate) answered: Arc<AtomicUsize>,
+}
+
+impl Echo {
+    pub(crate) async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let answered = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&answered);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    // Whoever leaves in the middle gets no answer.
+                    let _ = answer(stream, &counter).await;
+                });
+            }
+        });
+        Ok(Self { url, answered })
+    }
+}
+
+async fn answer(mut stream: TcpStream, answered: &AtomicUsize) -> Result<()> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            anyhow::ensure!(read > 0, "no whole request");
+            continue;
+        };
+        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() < length.unwrap_or(0_usize) && read > 0 {
+            continue;
+        }
+        let words = text.replace(['\r', '\n'], " ");
+        let to = words.split(['"', '=', '&']).find(|word| word.contains("9665")).unwrap_or("none").to_owned();
+        // In turn what the classes of failure look like.
+        let (status, kind, content) = match answered.fetch_add(1, Ordering::SeqCst) % 6 {
+            0 => ("400 Bad Request", "application/json", json!({ "code": to, "message": words, "errors": [text, body] }).to_string()),
+            1 => ("401 Unauthorized", "application/json", json!({ "code": format!("bad {to}"), "message": head }).to_string()),
+            2 => ("500 Internal Server Error", "text/html", format!("<h1>{words}</h1>")),
+            3 => ("429 Too Many Requests", "application/json", json!({ "code": words, "message": body }).to_string()),
+            4 => ("200 OK", "application/json", json!({ "id": to, "message": body }).to_string()),
+            _ => ("302 Found", "text/plain", text.clone()),
+        };
+        let location = if status.starts_with("302") { format!("Location: /{}\r\n", to.trim_start_matches('+')) } else { String::new() };
+        let response = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nX-Echo: {to}\r\n{location}Content-Length: {}\r\nConnection: close\r\n\r\n{content}", content.len());
+        return stream.write_all(response.as_bytes()).await.context("the worker is gone");
+    }
+}
