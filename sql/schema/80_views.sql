@@ -4,7 +4,7 @@
 -- security_barrier: no join enters such a view by index, and an application joins outbox to its own tables by id.
 
 CREATE VIEW sms_outbox.visible_app_state WITH (security_barrier) AS
-SELECT s.* FROM sms_outbox.app_state AS s WHERE (SELECT sms_outbox.visible_organization()) IN (s.organization_id, '*');
+SELECT s.* FROM sms_outbox.app_state AS s WHERE (SELECT sms_outbox.visible_organization()) = ANY (ARRAY[s.organization_id, '*']);
 COMMENT ON VIEW sms_outbox.visible_app_state IS 'app_state, of the organization that the caller acts for.';
 
 CREATE FUNCTION sms_outbox.waits_for(organization text, pinned text, refused_by bigint[], server integer) RETURNS text

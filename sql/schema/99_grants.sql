@@ -63,7 +63,6 @@ BEGIN
 END
 $$;
 ALTER FUNCTION sms_outbox.waits_for(text, text, bigint[], integer) OWNER TO sms_outbox_tenant;
-ALTER FUNCTION sms_outbox.page(text, text, text, timestamptz, timestamptz, sms_outbox.message_id, integer) OWNER TO sms_outbox_tenant;
 
 -- health_checks() looks at the sessions of others and at the preloaded libraries.
 GRANT pg_read_all_stats, pg_read_all_settings TO sms_outbox_owner;
@@ -79,9 +78,6 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_hash(sms_outbox.message_id),
     sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization()
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
-
-GRANT EXECUTE ON FUNCTION sms_outbox.id_floor(timestamptz), sms_outbox.status_of(sms_outbox.message_id), sms_outbox.setting(text),
-                          sms_outbox.normalize_mobile(text, text) TO sms_outbox_tenant;
 
 -- Applications: enqueue (see 20_extension_functions.sql) and read.
 GRANT SELECT ON sms_outbox.outbox, sms_outbox.attempts, sms_outbox_api.outbox, sms_outbox_api.attempts TO sms_outbox_app, sms_outbox_operator;

@@ -87,9 +87,11 @@ async fn is_commented_pinned_and_owned(major: Major) -> Result<()> {
     ] {
         assert_eq!(queue.rows(&faulty).await?, Vec::<Value>::new(), "{what}");
     }
-    let owners = queue.rows("SELECT rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname IN ('sms_outbox_owner', 'sms_outbox_tenant')").await?;
-    let none = serde_json::json!({ "rolsuper": false, "rolcanlogin": false, "rolcreaterole": false, "rolcreatedb": false, "rolbypassrls": false });
-    assert_eq!(owners, [none.clone(), none]);
+    let owners = queue
+        .rows("SELECT rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname IN ('sms_outbox_owner', 'sms_outbox_tenant') ORDER BY rolname")
+        .await?;
+    let owner = |bypasses: bool| serde_json::json!({ "rolsuper": false, "rolcanlogin": false, "rolcreaterole": false, "rolcreatedb": false, "rolbypassrls": bypasses });
+    assert_eq!(owners, [owner(true), owner(false)]);
     Ok(())
 }
 
