@@ -39,7 +39,9 @@ impl Options<'_> {
             Ok(listens.map(|(url, _)| url.to_owned()))
         };
         let url = poll("the API listens", told, async || String::new()).await?;
-        let client = Client::builder().timeout(patience()).no_proxy().build()?;
+        // Shorter than any read time-out that a test sets: a kept connection may be closed as the next request goes out.
+        let kept = Duration::from_millis(500);
+        let client = Client::builder().timeout(patience()).pool_idle_timeout(kept).no_proxy().build()?;
         Ok(Api { process, url, client })
     }
 }

@@ -72,11 +72,12 @@ fn undescribed(schemas: &Value, place: &str, faults: &mut Vec<String>) {
     for (name, schema) in schemas.as_object().into_iter().flatten() {
         for (field, described) in schema["properties"].as_object().into_iter().flatten() {
             let place = format!("{place}.{name}.{field}");
+            let described = if described["oneOf"].is_null() { described } else { &described["oneOf"][0] };
             if described["description"].as_str().is_none_or(str::is_empty) {
                 faults.push(format!("{place} has no description"));
             }
-            let items = !described["items"].is_null();
-            if described.get("example").is_none() && described.get("examples").is_none() && !items {
+            let elsewhere = !described["items"].is_null() || !described["$ref"].is_null();
+            if described.get("example").is_none() && described.get("examples").is_none() && !elsewhere {
                 faults.push(format!("{place} has no example"));
             }
         }

@@ -45,7 +45,7 @@ pub(super) struct EnqueuedBatch {
 /// repeating give each message its own `idempotency_key`.
 #[utoipa::path(post, path = "/api/v1/sms/outbox/batch", tag = "Messages", operation_id = "enqueue_batch",
     params(
-        ("traceparent" = Option<String>, Header, description = "W3C trace context: kept as `meta.traceparent` of each message that has none.", example = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context: kept as `meta.traceparent` of each message that has none."),
     ),
     request_body(content = NewBatch, description = "The messages."),
     responses(

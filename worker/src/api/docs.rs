@@ -60,10 +60,11 @@ pub(super) fn finished(mut document: OpenApi) -> OpenApi {
         components.schemas.insert("Problem".to_owned(), Document::schema());
         components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());
     }
+    // Without examples: the page would send them, and a stranger's organization is not called shop.
     let organization = json!({
         "name": "X-Organization-ID", "in": "header", "required": false,
         "description": "The organization to act for: one of those that the token is good for. With an API key it may be left out; given, it must be the key's.",
-        "schema": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_.:-]*$"}, "example": "shop",
+        "schema": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_.:-]*$"},
     });
     for (path, item) in &mut document.paths.paths {
         if !path.starts_with("/api/") {

@@ -96,8 +96,8 @@ impl From<database::Enqueued> for Enqueued {
 /// message is answered again, with its present state.
 #[utoipa::path(post, path = "/api/v1/sms/outbox", tag = "Messages", operation_id = "enqueue",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Stands in for the field `idempotency_key`. Given both, they must be equal.", max_length = 255, example = "order-123-ready"),
-        ("traceparent" = Option<String>, Header, description = "W3C trace context: kept as `meta.traceparent`, and carried to the call of the provider. One that is not valid is passed over.", example = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Stands in for the field `idempotency_key`. Given both, they must be equal.", max_length = 255),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context: kept as `meta.traceparent`, and carried to the call of the provider. One that is not valid is passed over."),
     ),
     request_body(content = NewMessage, description = "The message."),
     responses(

@@ -1,7 +1,8 @@
-//! Whether the process lives, and whether it can do its work.
+//! Whether the process lives, whether it can do its work, and how much of it it did.
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,4 +35,13 @@ pub(super) async fn healthz() -> Json<Health> {
 pub(super) async fn readyz(State(service): State<Service>) -> Result<Json<Health>, Problem> {
     service.answered(Effect::Reads, service.database().check().await)?;
     Ok(Json(Health { status: "ok" }))
+}
+
+/// Numbers for Prometheus
+///
+/// Of this process, and of the queue in the database.
+#[utoipa::path(get, path = "/metrics", tag = "Probes", operation_id = "metrics",
+    responses((status = 200, description = "The numbers in Prometheus' text format.", body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(service): State<Service>) -> Response {
+    service.metrics().answer().await
 }

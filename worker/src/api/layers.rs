@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::codes::Code;
 use super::problem::Problem;
-use crate::metrics;
+use crate::metrics::api::shed;
 
 /// The header with the id of the request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -84,7 +84,7 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
 
 /// More is in flight than may be.
 pub(super) async fn overloaded(_: BoxError) -> Problem {
-    metrics::api::shed();
+    shed();
     Problem::new(Code::Overloaded)
 }
 

@@ -54,9 +54,9 @@ pub(super) struct Page {
 #[utoipa::path(get, path = "/api/v1/sms/outbox", tag = "Messages", operation_id = "list",
     params(
         ("dispatch_status" = Option<DispatchStatus>, Query, description = "Only those in this state."),
-        ("mobile" = Option<String>, Query, description = "Only those to this number, in any usual writing.", max_length = 64, example = "966501234567"),
-        ("created_after" = Option<String>, Query, format = DateTime, description = "Only those queued at this time or later: RFC 3339, with + written as %2B.", example = "2026-11-23T00:00:00Z"),
-        ("created_before" = Option<String>, Query, format = DateTime, description = "Only those queued before this time: RFC 3339.", example = "2026-11-24T00:00:00Z"),
+        ("mobile" = Option<String>, Query, description = "Only those to this number, in any usual writing, such as `966501234567`.", max_length = 64),
+        ("created_after" = Option<String>, Query, format = DateTime, description = "Only those queued at this time or later: RFC 3339, such as `2026-11-23T00:00:00Z`."),
+        ("created_before" = Option<String>, Query, format = DateTime, description = "Only those queued before this time: RFC 3339, such as `2026-11-24T00:00:00Z`."),
         ("limit" = Option<i32>, Query, description = "Most messages of the page; 20 by default.", minimum = 1, maximum = 100, example = 20),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, with the same other parameters.", max_length = 64),
     ),

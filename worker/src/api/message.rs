@@ -6,8 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{Object, ObjectBuilder};
 
 use super::auth::Scope;
 use super::codes::Code;
@@ -18,6 +21,7 @@ use crate::message::MessageId;
 
 /// Where a message is.
 #[derive(Serialize, ToSchema)]
+#[schema(example = "pending")]
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "it describes the words that the database writes")]
 pub(super) enum DispatchStatus {
@@ -32,6 +36,7 @@ pub(super) enum DispatchStatus {
 
 /// What the provider's receipts said.
 #[derive(Serialize, ToSchema)]
+#[schema(example = "unknown")]
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "it describes the words that the database writes")]
 pub(super) enum DeliveryStatus {
@@ -84,7 +89,7 @@ pub(super) struct Message {
     #[schema(required, example = 1)]
     claimed_organization_app_id: Option<i64>,
     /// What the provider answered: JSON where it was JSON.
-    #[schema(required, value_type = Option<serde_json::Value>, example = json!({"messageId": "4711"}))]
+    #[schema(required, schema_with = any_json)]
     response: Option<Box<RawValue>>,
     /// Why it was not sent, or not yet.
     #[schema(required, example = json!(null))]
@@ -141,6 +146,15 @@ impl Message {
     pub(super) fn id(&self) -> Option<MessageId> {
         self.id.parse().ok()
     }
+}
+
+/// Whatever the provider answered, or `null`.
+fn any_json() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::AnyValue)
+        .description(Some("What the provider answered: JSON where it was JSON."))
+        .examples([json!({"messageId": "4711"})])
+        .build()
 }
 
 fn digits<S: Serializer>(mobile: &str, serializer: S) -> Result<S::Ok, S::Error> {

@@ -64,10 +64,10 @@ pub async fn serve(
     now: CancellationToken,
 ) -> anyhow::Result<()> {
     let authenticator = Authenticator::new(settings.auth.clone()).context("the keys of session tokens")?;
-    let database = ApiDatabase::new(target.clone(), settings.limits)?;
-    let metrics = ApiMetrics::start(target, database.pool().clone())?;
-    let service = Service::new(database, authenticator);
-    let router = router::router(service, metrics, &settings);
+    let database = ApiDatabase::new(target, settings.limits)?;
+    let metrics = ApiMetrics::start(database.target().clone(), database.pool().clone())?;
+    let service = Service::new(database, authenticator, metrics);
+    let router = router::router(service, &settings);
     server::serve(listener, router, &settings, shutdown, now).await;
     Ok(())
 }

@@ -147,7 +147,7 @@ impl From<AuthRefusal> for Problem {
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Away(_) => Self::new(Code::DatabaseUnavailable),
+            CallError::Away(_) | CallError::Busy => Self::new(Code::DatabaseUnavailable),
             CallError::Lost(_) => Self::new(Code::OutcomeUnknown),
             CallError::Unexpected(_) => Self::new(Code::InternalError),
             CallError::Refused(refusal) => Self::from(*refusal),

@@ -1,7 +1,5 @@
 //! Routes, and the OpenAPI document that is made of them.
 
-use std::sync::Arc;
-
 use axum::error_handling::HandleErrorLayer;
 use axum::http::header;
 use axum::routing::get;
@@ -16,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::service::Service;
 use super::{ApiSettings, batch, body, docs, enqueue, health, layers, list, message, moves};
-use crate::metrics::api::{ApiMetrics, measure};
+use crate::metrics::api::measure;
 
 /// The calls on messages, with their descriptions.
 fn calls() -> OpenApiRouter<Service> {
@@ -30,7 +28,10 @@ fn calls() -> OpenApiRouter<Service> {
 
 /// Those that tell about the process.
 fn probes() -> OpenApiRouter<Service> {
-    OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz))
+    OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
 }
 
 /// The OpenAPI document of the API.
@@ -41,7 +42,7 @@ pub fn openapi() -> OpenApi {
 }
 
 /// The whole API.
-pub(super) fn router(service: Service, metrics: Arc<ApiMetrics>, settings: &ApiSettings) -> Router {
+pub(super) fn router(service: Service, settings: &ApiSettings) -> Router {
     let document = openapi().to_pretty_json().unwrap_or_default();
     let limited = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(layers::overloaded))
@@ -55,13 +56,12 @@ pub(super) fn router(service: Service, metrics: Arc<ApiMetrics>, settings: &ApiS
         .merge(calls)
         .merge(probes)
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], document)))
-        .route("/metrics", get(async move || metrics.answer().await))
         .merge(docs::pages())
         .method_not_allowed_fallback(layers::method_not_allowed)
         .fallback(layers::unknown_path)
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(middleware::from_fn(layers::observe))
-        .layer(middleware::from_fn(measure))
         .layer(middleware::from_fn(layers::identify))
+        .layer(middleware::from_fn(measure))
         .with_state(service)
 }

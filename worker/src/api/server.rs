@@ -79,7 +79,7 @@ async fn connection(
         let (router, place) = (router.clone(), place.clone());
         async move {
             let response = router.oneshot(Request::from(request.map(Body::new))).await;
-            place.offer();
+            place.offer(true);
             response
         }
     });
@@ -104,7 +104,8 @@ async fn connection(
 }
 
 /// The places of connections. Where all are taken, the one that has kept us waiting longest, for a head or a body, goes:
-/// clients that hold connections and send nothing do not keep out those that send.
+/// clients that hold connections and send nothing do not keep out those that send. Those that were answered before go
+/// last: their clients may be sending the next request at this very moment.
 #[derive(Clone, Default)]
 struct Connections(Arc<Mutex<Places>>);
 
@@ -112,9 +113,12 @@ struct Connections(Arc<Mutex<Places>>);
 struct Places {
     next: u64,
     taken: usize,
-    /// Those that wait for their client, by when they began to: a counter, since order is all that matters.
-    waiting: BTreeMap<u64, CancellationToken>,
+    /// Those that wait for their client, in the order in which they go.
+    waiting: BTreeMap<Turn, CancellationToken>,
 }
+
+/// Whether it was answered before, and since when it waits: a counter, since order is all that matters.
+type Turn = (bool, u64);
 
 impl Connections {
     fn take(&self, most: usize) -> Option<Place> {
@@ -129,7 +133,7 @@ impl Connections {
         }
         let ticket = Ticket { connections: self.clone(), waits: Mutex::new(None), evicted: evicted.clone() };
         let place = Place { ticket: Arc::new(ticket), evicted };
-        place.offer();
+        place.offer(false);
         Some(place)
     }
 
@@ -148,40 +152,41 @@ pub(super) struct Place {
 struct Ticket {
     connections: Connections,
     /// The key in [`Places::waiting`], while it waits for its client.
-    waits: Mutex<Option<u64>>,
+    waits: Mutex<Option<Turn>>,
     evicted: CancellationToken,
 }
 
 impl Place {
     /// It waits for its client: it may be taken from it.
-    fn offer(&self) {
+    fn offer(&self, answered: bool) {
+        self.keep();
         let mut places = self.ticket.connections.places();
-        let mut waits = self.ticket.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = waits.take() {
-            places.waiting.remove(&old);
-        }
-        let key = places.next;
+        let turn = (answered, places.next);
         places.next += 1;
-        places.waiting.insert(key, self.ticket.evicted.clone());
-        *waits = Some(key);
+        places.waiting.insert(turn, self.ticket.evicted.clone());
+        *self.ticket.waits() = Some(turn);
     }
 
     /// Its request is here: it is not taken from it until the answer is written.
     pub(super) fn keep(&self) {
         let mut places = self.ticket.connections.places();
-        let mut waits = self.ticket.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = waits.take() {
-            places.waiting.remove(&old);
+        if let Some(turn) = self.ticket.waits().take() {
+            places.waiting.remove(&turn);
         }
+    }
+}
+
+impl Ticket {
+    fn waits(&self) -> MutexGuard<'_, Option<Turn>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut places = self.connections.places();
-        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(old) = waits {
-            places.waiting.remove(&old);
+        if let Some(turn) = self.waits().take() {
+            places.waiting.remove(&turn);
         }
         places.taken -= 1;
     }
@@ -192,18 +197,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_longest_makes_room() {
+    fn who_waits_longest_makes_room_and_who_was_answered_goes_last() {
         let connections = Connections::default();
-        let first = connections.take(2).expect("free");
-        let second = connections.take(2).expect("free");
-        first.keep();
-        first.offer();
-        let third = connections.take(2).expect("the second is evicted: it waits longest now");
-        assert!(second.evicted.is_cancelled() && !first.evicted.is_cancelled());
-        first.keep();
-        third.keep();
-        assert!(connections.take(2).is_none(), "all are at work");
-        drop((second, third));
-        assert!(connections.take(2).is_some());
+        let answered = connections.take(3).expect("free");
+        answered.keep();
+        answered.offer(true);
+        let silent = connections.take(3).expect("free");
+        let younger = connections.take(3).expect("free");
+        let third = connections.take(3).expect("the silent one is evicted");
+        assert!(silent.evicted.is_cancelled() && !younger.evicted.is_cancelled() && !answered.evicted.is_cancelled());
+        drop(silent);
+        for place in [&answered, &younger, &third] {
+            place.keep();
+        }
+        assert!(connections.take(3).is_none(), "all are at work");
+        third.offer(true);
+        assert!(connections.take(3).is_some() && third.evicted.is_cancelled());
     }
 }

@@ -8,6 +8,8 @@ use super::auth::{AuthRefusal, Authenticator, Caller, Scope};
 use super::codes::Code;
 use super::problem::Problem;
 use crate::logging::Told;
+use crate::metrics;
+use crate::metrics::api::ApiMetrics;
 use crate::outbox::postgres::api::{ApiDatabase, CallError, Entry};
 
 /// A key that nobody has: looking it up costs what looking up any other costs.
@@ -29,12 +31,17 @@ pub(super) struct Service(Arc<Shared>);
 struct Shared {
     database: ApiDatabase,
     authenticator: Authenticator,
+    metrics: Arc<ApiMetrics>,
     outage: Mutex<Told>,
 }
 
 impl Service {
-    pub(super) fn new(database: ApiDatabase, authenticator: Authenticator) -> Self {
-        Self(Arc::new(Shared { database, authenticator, outage: Mutex::default() }))
+    pub(super) fn new(database: ApiDatabase, authenticator: Authenticator, metrics: Arc<ApiMetrics>) -> Self {
+        Self(Arc::new(Shared { database, authenticator, metrics, outage: Mutex::default() }))
+    }
+
+    pub(super) fn metrics(&self) -> &ApiMetrics {
+        &self.0.metrics
     }
 
     pub(super) fn database(&self) -> &ApiDatabase {
@@ -73,6 +80,10 @@ impl Service {
         let error = match answer {
             Err(error @ (CallError::Away(_) | CallError::Lost(_))) => {
                 self.away(&error);
+                error
+            }
+            Err(error @ CallError::Busy) => {
+                metrics::api::pool_timed_out();
                 error
             }
             answer => {

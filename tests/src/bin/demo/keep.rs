@@ -7,12 +7,14 @@ use anyhow::{Context, Result};
 use sms_outbox_tests::{paths, run};
 
 use crate::stage::Stage;
+use crate::web;
 
 /// Lets everything run on and says how to use it.
 pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
     for worker in &mut stage.workers {
         worker.process().keep();
     }
+    stage.api.process().keep();
     stage.taqnyat.process().keep();
     stage.others.process().keep();
     let cluster = stage.database.cluster();
@@ -43,6 +45,7 @@ pub(crate) fn leave_running(mut stage: Stage<'_>) -> Result<()> {
             ),
         ],
     );
+    block("the same over HTTP", &web::curl_lines(&stage));
     block(
         "look",
         &[

@@ -1,6 +1,6 @@
 //! `make demo`: a small shop writes orders and their SMS in one transaction, and everybody can watch what becomes of
-//! them. Everything is real: a private PostgreSQL server with the extension, psql, `sms-outbox worker`, and
-//! `sms-outbox sandbox` in place of the providers. Each line is printed when it happened; what does not happen fails.
+//! them. Everything is real: a private PostgreSQL server with the extension, psql, `sms-outbox worker`, `sms-outbox api`,
+//! and `sms-outbox sandbox` in place of the providers. Each line is printed when it happened; what does not happen fails.
 
 mod crash;
 mod keep;
@@ -9,6 +9,7 @@ mod shop;
 mod stage;
 mod story;
 mod terminal;
+mod web;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -80,6 +81,7 @@ fn waited_in_vain(error: &Error) -> bool {
 
 async fn play(stage: &mut Stage<'_>) -> Result<()> {
     story::play(stage).await?;
+    web::play(stage).await?;
     crash::play(stage).await?;
     reckoning::show_views(stage).await?;
     reckoning::reckon(stage).await

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sms_outbox_tests::sandbox::Acceptance;
-use sms_outbox_tests::{Cluster, Database, Major, Sandbox, Worker, reckon::digits};
+use sms_outbox_tests::{Api, Cluster, Database, Major, Sandbox, Worker, reckon::digits};
 
 use crate::shop::{self, Order, Shop};
 use crate::terminal::Terminal;
@@ -23,6 +23,9 @@ pub(crate) struct Stage<'a> {
     pub(crate) shop: Shop,
     /// In the order of their end: first who uses the others.
     pub(crate) workers: Vec<Worker>,
+    pub(crate) api: Api,
+    /// The key of the web front, for riyadh.
+    pub(crate) key: String,
     /// The gateway of taqnyat-sms, which goes down.
     pub(crate) taqnyat: Sandbox,
     /// The gateways of all others.
@@ -64,9 +67,13 @@ impl<'a> Stage<'a> {
         }
         terminal.does("riyadh", "its apps in order: taqnyat-sms, mora-sms, sandbox");
         terminal.does("london", "its apps in order: twilio-sms, sandbox, mora-sms");
-        let mut stage = Self { terminal, shop: Shop::default(), workers: Vec::new(), taqnyat, others, database };
+        let api = Api::start(&database).await?;
+        let key = Api::key(&database, "riyadh", &["enqueue", "read", "operate"]).await?;
+        let mut stage =
+            Self { terminal, shop: Shop::default(), workers: Vec::new(), api, key, taqnyat, others, database };
         stage.start_worker("worker-1").await?;
         terminal.does("worker-1", format!("'sms-outbox worker', {CONCURRENCY} requests at a time"));
+        terminal.does("api", "'sms-outbox api', and a key for riyadh");
         terminal.sees("all is up", started.elapsed());
         Ok(stage)
     }

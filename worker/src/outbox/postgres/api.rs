@@ -163,7 +163,7 @@ impl ApiDatabase {
         &self.target
     }
 
-    /// Its connections, to be watched.
+    /// Its connections, to be counted.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }

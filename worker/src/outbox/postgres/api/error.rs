@@ -3,7 +3,6 @@
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::Error;
 
-use crate::metrics;
 use crate::outbox::postgres::connect;
 
 /// Why a call has no answer.
@@ -12,6 +11,9 @@ pub enum CallError {
     /// There is no connection, or it broke before the statement was sent: nothing was done.
     #[error("{0}")]
     Away(String),
+    /// All connections of the pool were at work for as long as a request waits: nothing was done.
+    #[error("no free connection in time")]
+    Busy,
     /// The connection broke while the statement ran: it may have been committed.
     #[error("{0}")]
     Lost(String),
@@ -45,12 +47,7 @@ impl CallError {
         match error {
             // Also where the server refuses our own login: that says nothing about the caller.
             PoolError::Backend(error) => Self::Away(connect::causes(&error)),
-            PoolError::Timeout(waited_for) => {
-                if matches!(waited_for, TimeoutType::Wait) {
-                    metrics::api::pool_timed_out();
-                }
-                Self::Away("no free connection in time".to_owned())
-            }
+            PoolError::Timeout(TimeoutType::Wait) => Self::Busy,
             other => Self::Away(other.to_string()),
         }
     }
