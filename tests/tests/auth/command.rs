@@ -1,13 +1,12 @@
-//! Who is let in: keys made by the command, session tokens, and all the ways to be turned away.
+//! Keys as an operator makes, lists and revokes them, and settings that are refused at the start.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sms_outbox_tests::process::output;
-use sms_outbox_tests::{Database, Major, Queue, on_majors, worker};
-
-on_majors! { ends: keys_are_made_listed_and_revoked_by_the_command }
+use sms_outbox_tests::token::Issuer;
+use sms_outbox_tests::{Database, Major, Queue, run, worker};
 
 /// `sms-outbox key …` with the rights of an operator.
 async fn key(database: &Database, words: &[&str]) -> Result<String> {
@@ -16,7 +15,7 @@ async fn key(database: &Database, words: &[&str]) -> Result<String> {
     output(command).await
 }
 
-async fn keys_are_made_listed_and_revoked_by_the_command(major: Major) -> Result<()> {
+pub(crate) async fn keys_are_made_listed_and_revoked_by_the_command(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     // Nothing but the key goes to standard output, so that a script can keep it.
     let plain = key(&queue, &["create", "shop", "web"]).await?;
@@ -63,6 +62,35 @@ async fn keys_are_made_listed_and_revoked_by_the_command(major: Major) -> Result
     for words in [&["create", "shop", "web", "--scopes", "all"][..], &["revoke", "smsk_"], &["create", "shop"]] {
         let error = key(&queue, words).await.expect_err("refused").to_string();
         assert!(error.contains("exit status: 2"), "{words:?}: {error}");
+    }
+    Ok(())
+}
+
+/// What would let in whom nobody meant to let in is told before anybody is served.
+pub(crate) async fn unsafe_settings_are_refused_at_the_start(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    let issuer = Issuer::new()?;
+    let (jwks, weak) = (issuer.file().display().to_string(), run::fresh("secret")?);
+    std::fs::write(&weak, "password\n")?;
+    let weak = weak.display().to_string();
+    let names = ["--jwt-issuer", "https://issuer.example", "--jwt-audience", "sms-outbox"];
+    let cases: [(&[&str], &str); 7] = [
+        (&["--jwt-jwks-file", &jwks], "jwt-issuer: missing"),
+        (&["--jwt-jwks-file", &jwks, names[0], names[1]], "jwt-audience: missing"),
+        (&names, "jwt-issuer: set, but no keys are named"),
+        (
+            &["--jwt-jwks-file", &jwks, "--jwt-algorithms", "HS256", names[0], names[1], names[2], names[3]],
+            "HS256 is not for jwt-jwks-file",
+        ),
+        (&["--jwt-secret-file", &weak, names[0], names[1], names[2], names[3]], "has 8 bytes, HS256 needs 32"),
+        (&["--jwt-jwks-file", &weak, names[0], names[1], names[2], names[3]], "neither a JWK set"),
+        (&["--jwt-jwks-file", "/nowhere", names[0], names[1], names[2], names[3]], "/nowhere cannot be read"),
+    ];
+    for (flags, expected) in cases {
+        let mut command: Command = worker::command("api")?;
+        command.args(["--listen", "127.0.0.1:0"]).args(flags).env("DATABASE_URL", queue.url("api"));
+        let error = output(command).await.expect_err("it must not start").to_string();
+        assert!(error.contains(expected) && !error.contains("password"), "{flags:?}: {error}");
     }
     Ok(())
 }
