@@ -45,7 +45,8 @@ async fn answer(mut stream: TcpStream, answered: &AtomicUsize) -> Result<()> {
             anyhow::ensure!(read > 0, "no whole request");
             continue;
         };
-        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if body.len() < length.unwrap_or(0_usize) && read > 0 {
             continue;
         }
@@ -53,15 +54,30 @@ async fn answer(mut stream: TcpStream, answered: &AtomicUsize) -> Result<()> {
         let to = words.split(['"', '=', '&']).find(|word| word.contains("9665")).unwrap_or("none").to_owned();
         // In turn what the classes of failure look like.
         let (status, kind, content) = match answered.fetch_add(1, Ordering::SeqCst) % 6 {
-            0 => ("400 Bad Request", "application/json", json!({ "code": to, "message": words, "errors": [text, body] }).to_string()),
-            1 => ("401 Unauthorized", "application/json", json!({ "code": format!("bad {to}"), "message": head }).to_string()),
+            0 => (
+                "400 Bad Request",
+                "application/json",
+                json!({ "code": to, "message": words, "errors": [text, body] }).to_string(),
+            ),
+            1 => (
+                "401 Unauthorized",
+                "application/json",
+                json!({ "code": format!("bad {to}"), "message": head }).to_string(),
+            ),
             2 => ("500 Internal Server Error", "text/html", format!("<h1>{words}</h1>")),
             3 => ("429 Too Many Requests", "application/json", json!({ "code": words, "message": body }).to_string()),
             4 => ("200 OK", "application/json", json!({ "id": to, "message": body }).to_string()),
             _ => ("302 Found", "text/plain", text.clone()),
         };
-        let location = if status.starts_with("302") { format!("Location: /{}\r\n", to.trim_start_matches('+')) } else { String::new() };
-        let response = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nX-Echo: {to}\r\n{location}Content-Length: {}\r\nConnection: close\r\n\r\n{content}", content.len());
+        let location = if status.starts_with("302") {
+            format!("Location: /{}\r\n", to.trim_start_matches('+'))
+        } else {
+            String::new()
+        };
+        let response = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nX-Echo: {to}\r\n{location}Content-Length: {}\r\nConnection: close\r\n\r\n{content}",
+            content.len()
+        );
         return stream.write_all(response.as_bytes()).await.context("the worker is gone");
     }
 }
