@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use sms_outbox_tests::Database;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::planted::SECRET;
 
 /// Listens until the test ends.
 pub(crate) struct Echo {
@@ -80,4 +83,43 @@ async fn answer(mut stream: TcpStream, answered: &AtomicUsize) -> Result<()> {
         );
         return stream.write_all(response.as_bytes()).await.context("the worker is gone");
     }
+}
+
+/// Providers that repeat what they were sent, each in an organization of its own.
+pub(crate) async fn install_echoes(database: &Database, echo: &Echo) -> Result<Vec<String>> {
+    let url = &echo.url;
+    let account = format!("AC{:0>32}", 7);
+    let apps = [
+        (
+            "generic-http",
+            json!({ "url": format!("{url}/json"), "headers": { "X-Key": "{{ secrets.key }}" }, "secrets": { "key": SECRET }, "success": { "status": [201] },
+                                 "body": { "to": "{{ mobile }}", "text": "{{ message }}", "key": "{{ secrets.key }}" }, "error_code": "/code" }),
+        ),
+        (
+            "generic-http",
+            json!({ "url": format!("{url}/form"), "format": "form", "secrets": { "key": SECRET }, "success": { "status": [200], "pointer": "/ok", "values": ["yes"] },
+                                 "body": { "to": "{{ digits }}", "text": "{{ message }}", "key": "{{ secrets.key }}" }, "error_code": "/code" }),
+        ),
+        (
+            "generic-http",
+            json!({ "url": format!("{url}/query"), "method": "GET", "format": "query", "secrets": { "key": SECRET }, "success": { "status": [201] },
+                                 "body": { "to": "{{ mobile }}", "text": "{{ message }}", "key": "{{ secrets.key }}" } }),
+        ),
+        ("taqnyat-sms", json!({ "bearer_token": SECRET, "sender": "S", "base_url": url })),
+        ("mora-sms", json!({ "api_key": SECRET, "username": "u", "sender": "S", "base_url": url })),
+        (
+            "twilio-sms",
+            json!({ "account_sid": account, "auth_token": SECRET, "sender": "+15005550006", "base_url": url }),
+        ),
+        ("sandbox", json!({ "token": SECRET, "base_url": url })),
+    ];
+    let mut organizations = Vec::new();
+    for (n, (slug, config)) in apps.iter().enumerate() {
+        let organization = format!("echo-{n}-{slug}");
+        database
+            .value::<i64>("SELECT sms_outbox.install_app($1, $2, 'echo', $3)", &[&organization, slug, config])
+            .await?;
+        organizations.push(organization);
+    }
+    Ok(organizations)
 }

@@ -21,7 +21,12 @@ async fn start(database: &Database) -> Result<(Process, String)> {
     let mut process = Process::spawn("api", command, &run::fresh("api")?, Signal::KILL)?;
     let told = async || {
         ensure!(process.is_running(), "the API ended:\n{}", process.tail());
-        Ok(process.log().split("listening on ").nth(1).and_then(|rest| rest.split_once('\n')).map(|(url, _)| url.to_owned()))
+        Ok(process
+            .log()
+            .split("listening on ")
+            .nth(1)
+            .and_then(|rest| rest.split_once('\n'))
+            .map(|(url, _)| url.to_owned()))
     };
     let url = poll("the API listens", told, async || String::new()).await?;
     Ok((process, url))
@@ -35,9 +40,8 @@ pub(crate) async fn requests_and_the_database_are_counted(major: Major) -> Resul
     let key: String = shop.database.value("SELECT sms_outbox.create_api_key('shop', 'metrics')", &[]).await?;
     let (_api, url) = start(&shop.database).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let post = |path: &str, key: &str, body: Value| {
-        client.post(format!("{url}{path}")).bearer_auth(key).json(&body).send()
-    };
+    let post =
+        |path: &str, key: &str, body: Value| client.post(format!("{url}{path}")).bearer_auth(key).json(&body).send();
     for number in 0..12 {
         let body = json!({"mobile": format!("+96650100{number:04}"), "message": format!("text {number}")});
         let status = post(OUTBOX, &key, body).await?.status();
