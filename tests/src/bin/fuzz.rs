@@ -39,7 +39,7 @@ async fn main() -> Result<ExitCode> {
     .output()?;
     let words = String::from_utf8_lossy(&found.stdout);
     ensure!(
-        !found.status.success() && words.contains("Undocumented HTTP status code"),
+        !found.status.success() && words.contains("Undocumented status code"),
         "a seeded fault was not found:\n{words}"
     );
 
