@@ -11,7 +11,7 @@ use serde_json::Value;
 use sms_outbox_tests::{Api, Cluster, Database, Major, Sandbox, Worker, paths, run};
 
 /// Bounded, and the same cases each time: a failure can be looked at again.
-const BOUNDS: [&str; 4] = ["--seed", "20", "--max-examples", "60"];
+const BOUNDS: [&str; 4] = ["--seed", "20", "--max-examples", "120"];
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
