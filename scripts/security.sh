@@ -59,9 +59,13 @@ check_crates() {
     fi
 }
 
+# Schemathesis against an API that runs: tests/src/bin/fuzz.rs starts all that it needs.
+check_api() { SMS_OUTBOX_TOOLS=$TOOLS elapsed "Schemathesis" scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin fuzz; }
+
 case $1 in
 sql) check_sql ;;
 crates) check_crates ;;
+api) check_api ;;
 advisories) deny advisories ;;
-*) die "security.sh sql | crates: not $1" ;;
+*) die "security.sh sql | crates | api: not $1" ;;
 esac

@@ -29,7 +29,7 @@ run_lint() { check scripts/lint.sh; }
 
 run_security() {
     local rc=0 part
-    for part in sql crates; do check scripts/security.sh "$part" || rc=1; done
+    for part in sql crates api; do check scripts/security.sh "$part" || rc=1; done
     return "$rc"
 }
 

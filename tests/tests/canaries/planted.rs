@@ -6,13 +6,18 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Texts that occur in nothing but what the test sends. Numbers end as the sandbox needs them for each kind of failure.
-pub(crate) const NUMBER: &str = "5579900";
+const NUMBER: &str = "5579900";
 /// Quotes, a line break and letters beyond ASCII: what is escaped when it is repeated.
 pub(crate) const BODY: &str = "رمز \"one\"\nQ7BODYcanary";
 pub(crate) const META: &str = "Q7METAcanary";
 pub(crate) const KEY: &str = "Q7KEYcanary";
 pub(crate) const SECRET: &str = "Q7SECRETcanary";
 pub(crate) const PASSWORD: &str = "Q7PASSWORDcanary";
+
+/// A number as it is written at home, without the zero: what every way to write it ends with.
+pub(crate) fn number(ending: usize) -> String {
+    format!("{NUMBER}{ending:02}")
+}
 
 /// The needles: each as it is, and as somebody might write it.
 #[derive(Default)]
@@ -21,8 +26,9 @@ pub(crate) struct Planted(Vec<(&'static str, String)>);
 impl Planted {
     pub(crate) fn new() -> Self {
         let mut planted = Self::default();
-        planted.add("a number", &format!("9665{}", &NUMBER[1..]));
-        planted.add("a number", &format!("05{}", &NUMBER[1..]));
+        for ending in 1..=14 {
+            planted.add("a number", &number(ending));
+        }
         planted.add("a body", "Q7BODYcanary");
         planted.add("meta", META);
         planted.add("an idempotency key", KEY);
@@ -39,7 +45,13 @@ impl Planted {
         });
         // The last characters of base 64 depend on what follows.
         let base64 = |encoded: String| encoded[..encoded.len() - 2].to_owned();
-        for form in [text.to_owned(), hex.clone(), hex.to_uppercase(), base64(STANDARD_NO_PAD.encode(text)), base64(URL_SAFE_NO_PAD.encode(text))] {
+        for form in [
+            text.to_owned(),
+            hex.clone(),
+            hex.to_uppercase(),
+            base64(STANDARD_NO_PAD.encode(text)),
+            base64(URL_SAFE_NO_PAD.encode(text)),
+        ] {
             if form.len() >= 6 {
                 self.0.push((what, form));
             }
@@ -59,7 +71,8 @@ impl Planted {
 
     /// The kinds of needles that are in a text.
     pub(crate) fn kinds_in(&self, text: &str) -> Vec<&'static str> {
-        let mut kinds: Vec<_> = self.0.iter().filter(|(_, form)| text.contains(form.as_str())).map(|(what, _)| *what).collect();
+        let mut kinds: Vec<_> =
+            self.0.iter().filter(|(_, form)| text.contains(form.as_str())).map(|(what, _)| *what).collect();
         kinds.dedup();
         kinds
     }

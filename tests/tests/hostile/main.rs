@@ -7,8 +7,9 @@ mod scene;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use sms_outbox_tests::queue::{claim, enqueue, refused};
-use sms_outbox_tests::{Cluster, Database, Major, Queue, Sandbox, Worker, on_majors};
+use sms_outbox_tests::{Api, Cluster, Database, Major, Queue, Sandbox, Worker, on_majors};
 
 on_majors! { ends:
     uses_nothing_made_before, takes_over_nothing_made_before, accepts_no_powerful_owner, gives_nothing_by_default_privileges,
@@ -161,7 +162,25 @@ async fn uses_nothing_made_before(major: Major) -> Result<()> {
             "SELECT bool_and(ran_at > now() - interval '1 minute') FROM sms_outbox.maintenance",
         )
         .await?;
-    drop(worker);
+    let api = Api::start(&queue).await?;
+    let key = Api::key(&queue, "busy", &["enqueue", "read", "operate"]).await?;
+    let message = json!({ "mobile": "0501234567", "message": "x", "idempotency_key": "k", "datetime": "", "meta": {} });
+    let path = "/api/v1/sms/outbox";
+    let id = api.enqueue(&key, &message).await?.id()?.to_owned();
+    for (answer, statuses) in [
+        (api.enqueue(&key, &message).await?, [200, 200]),
+        (api.post(&format!("{path}/batch"), &key, &json!({ "messages": [message] })).await?, [200, 201]),
+        (api.get(&format!("{path}/{id}"), &key).await?, [200, 200]),
+        (api.get(&format!("{path}?mobile=0501234567&dispatch_status=sent"), &key).await?, [200, 200]),
+        (api.post(&format!("{path}/{id}/cancel"), &key, &json!({})).await?, [200, 409]),
+        (api.post(&format!("{path}/{id}/retry"), &key, &json!({})).await?, [200, 409]),
+        (api.get(path, "smsk_000000000000_0").await?, [401, 401]),
+        (api.get("/readyz", "").await?, [200, 200]),
+        (api.get("/metrics", "").await?, [200, 200]),
+    ] {
+        assert!(statuses.contains(&answer.status), "{answer:?}\n{}", api.log());
+    }
+    drop((worker, api));
     assert_eq!(cluster.log().matches(USED).count(), waiting, "{}", cluster.log_tail());
     Ok(())
 }

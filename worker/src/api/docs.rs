@@ -77,6 +77,17 @@ pub(super) fn finished(mut document: OpenApi) -> OpenApi {
             }
         }
     }
+    // An empty time means none, which is no date-time.
+    let gets = document.paths.paths.values_mut().filter_map(|item| item.get.as_mut());
+    for parameter in gets.flat_map(|get| get.parameters.iter_mut().flatten()) {
+        if let RefOr::T(parameter) = parameter
+            && parameter.name.starts_with("created_")
+            && let Some(time) = parameter.schema.take()
+        {
+            let empty = schema::ObjectBuilder::new().schema_type(Type::String).max_length(Some(0));
+            parameter.schema = Some(schema::AnyOfBuilder::new().item(time).item(empty).into());
+        }
+    }
     document
 }
 
