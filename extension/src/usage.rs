@@ -180,7 +180,10 @@ impl Sum {
                 } else {
                     format!("At most {limit} {what} ({code}); sms_outbox.set_organization() changes it.")
                 };
-                return Err((place, too_many(code, &format!("the organization's limit of {what} is reached"), cure, wait)));
+                return Err((
+                    place,
+                    too_many(code, &format!("the organization's limit of {what} is reached"), cure, wait),
+                ));
             }
         }
         Ok(())

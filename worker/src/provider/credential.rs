@@ -66,7 +66,9 @@ pub enum Fault {
     #[error("{0}")]
     Reference(#[from] ReferenceError),
     /// It is neither.
-    #[error("begins like a sealed value or a reference and is none; write env:NAME or file:/absolute/path, or seal the text")]
+    #[error(
+        "begins like a sealed value or a reference and is none; write env:NAME or file:/absolute/path, or seal the text"
+    )]
     Malformed,
 }
 

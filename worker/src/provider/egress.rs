@@ -57,7 +57,9 @@ impl FromStr for Networks {
     fn from_str(text: &str) -> Result<Self, String> {
         let network = |word: &str| match word.parse::<IpAddr>() {
             Ok(address) => Ok(IpNet::from(address)),
-            Err(_) => word.parse::<IpNet>().map_err(|_| format!("{word:?} is no network; write 10.0.0.0/8,192.168.7.9")),
+            Err(_) => {
+                word.parse::<IpNet>().map_err(|_| format!("{word:?} is no network; write 10.0.0.0/8,192.168.7.9"))
+            }
         };
         text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(network).collect::<Result<_, _>>().map(Self)
     }

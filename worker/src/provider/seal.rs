@@ -39,7 +39,9 @@ impl Place<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A line that is no key.
-    #[error("line {0} is no key; write ID:BASE64, an id of 1 to 32 of A-Z a-z 0-9 _ - and 32 bytes in base64, as sms-outbox app seal --new-key prints it")]
+    #[error(
+        "line {0} is no key; write ID:BASE64, an id of 1 to 32 of A-Z a-z 0-9 _ - and 32 bytes in base64, as sms-outbox app seal --new-key prints it"
+    )]
     Malformed(usize),
     /// Two keys of one name.
     #[error("line {0} repeats the id of another key; ids must differ")]
@@ -124,8 +126,7 @@ impl SealingKeys {
     /// The text of a sealed value.
     pub fn open(&self, place: &Place<'_>, sealed: &str) -> Result<String, OpenError> {
         let id = key_id(sealed).ok_or(OpenError::Malformed)?;
-        let key =
-            self.0.iter().find(|key| key.id == id).ok_or_else(|| OpenError::UnknownKey(id.to_owned()))?;
+        let key = self.0.iter().find(|key| key.id == id).ok_or_else(|| OpenError::UnknownKey(id.to_owned()))?;
         let bytes = sealed.rsplit(':').next().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
         let (nonce, text) = bytes.split_at_checked(NONCE_BYTES).ok_or(OpenError::Malformed)?;
         let nonce = Nonce::try_from(nonce).map_err(|_| OpenError::Malformed)?;

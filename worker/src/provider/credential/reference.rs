@@ -31,13 +31,19 @@ pub enum ReferenceError {
     #[error("refers to an environment variable that is the worker's own; give the credential another name")]
     EnvOwn,
     /// The variable is not there.
-    #[error("refers to an environment variable (env:) that is not set for this worker; set it and restart, or correct the name")]
+    #[error(
+        "refers to an environment variable (env:) that is not set for this worker; set it and restart, or correct the name"
+    )]
     EnvUnset,
     /// The path is not below a folder for credentials.
-    #[error("refers to a file (file:) outside of the folders for credentials; move it there, or name its folder in --credentials-dir")]
+    #[error(
+        "refers to a file (file:) outside of the folders for credentials; move it there, or name its folder in --credentials-dir"
+    )]
     FileOutside,
     /// It cannot be read.
-    #[error("refers to a file (file:) that this worker cannot read; look whether it exists, is a file, and may be read by the worker's user")]
+    #[error(
+        "refers to a file (file:) that this worker cannot read; look whether it exists, is a file, and may be read by the worker's user"
+    )]
     FileUnreadable,
     /// There is nothing in it, or too much, or it is no text.
     #[error("refers to what is no credential: it must be UTF-8 text of 1 to 65536 bytes")]
@@ -49,7 +55,9 @@ impl<'a> Reference<'a> {
     pub fn read(text: &'a str) -> Option<Result<Self, ()>> {
         if let Some(name) = text.strip_prefix("env:") {
             let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let good = (1..=128).contains(&name.len()) && name.chars().all(word) && !name.starts_with(|c: char| c.is_ascii_digit());
+            let good = (1..=128).contains(&name.len())
+                && name.chars().all(word)
+                && !name.starts_with(|c: char| c.is_ascii_digit());
             return Some(good.then_some(Self::Env(name)).ok_or(()));
         }
         let path = text.strip_prefix("file:")?;

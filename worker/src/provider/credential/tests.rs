@@ -86,7 +86,10 @@ fn what_was_sealed_is_resolved_where_it_belongs() {
     let credentials = Credentials { keys: keys(), folders: Folders::default() };
     let done = seal_config(&credentials.keys, "shop", "p", FIELDS, &mut config).unwrap();
     assert_eq!(done.sealed, ["token", "headers.A"]);
-    assert_eq!(done.changed, json!({"token": config["token"], "headers": config["headers"]}).as_object().unwrap().clone());
+    assert_eq!(
+        done.changed,
+        json!({"token": config["token"], "headers": config["headers"]}).as_object().unwrap().clone()
+    );
     assert!(!config.to_string().contains("canary") && config["headers"]["B"] == plain["headers"]["B"]);
     let again = seal_config(&credentials.keys, "shop", "p", FIELDS, &mut config).unwrap();
     assert_eq!(again, Sealed::default());
@@ -110,7 +113,9 @@ fn what_was_sealed_is_resolved_where_it_belongs() {
 #[test]
 fn a_new_key_takes_over() {
     let (old, new) = (SealingKeys::generate("old"), SealingKeys::generate("new"));
-    let keys = |lines: &[&String]| SealingKeys::parse(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let keys = |lines: &[&String]| {
+        SealingKeys::parse(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap()
+    };
     let mut config = json!({"token": "t"});
     seal_config(&keys(&[&old]), "shop", "p", FIELDS, &mut config).unwrap();
     let unknown = seal_config(&keys(&[&new]), "shop", "p", FIELDS, &mut config.clone()).unwrap_err();

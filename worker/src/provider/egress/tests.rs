@@ -13,18 +13,65 @@ fn begins(url: &str, to_loopback: bool, allowed: &str) -> bool {
 fn nothing_inward_in_any_writing() {
     for host in [
         // This machine: dotted, decimal, octal, hexadecimal, short, with a trailing dot, in full-width digits.
-        "127.0.0.1", "127.9.9.9", "2130706433", "0177.0.0.1", "0x7f000001", "0x7f.1", "127.1", "127.0.0.1.", "１２７．０．０．１",
-        "127。0。0。1", "%31%32%37.0.0.1", "0", "0.0.0.0", "[::1]", "[::]", "[0:0:0:0:0:0:0:1]", "localhost", "LOCALHOST.", "a.localhost",
+        "127.0.0.1",
+        "127.9.9.9",
+        "2130706433",
+        "0177.0.0.1",
+        "0x7f000001",
+        "0x7f.1",
+        "127.1",
+        "127.0.0.1.",
+        "１２７．０．０．１",
+        "127。0。0。1",
+        "%31%32%37.0.0.1",
+        "0",
+        "0.0.0.0",
+        "[::1]",
+        "[::]",
+        "[0:0:0:0:0:0:0:1]",
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
         // Neighbours, carriers, links.
-        "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "100.127.255.254", "198.18.0.1", "[fc00::1]", "[fd12::1]",
-        "[fe80::1]", "[fec0::1]",
+        "10.1.2.3",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "100.64.0.1",
+        "100.127.255.254",
+        "198.18.0.1",
+        "[fc00::1]",
+        "[fd12::1]",
+        "[fe80::1]",
+        "[fec0::1]",
         // Metadata of clouds.
-        "169.254.169.254", "0xa9fea9fe", "[fd00:ec2::254]", "100.100.100.200", "192.0.0.192", "168.63.129.16",
+        "169.254.169.254",
+        "0xa9fea9fe",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "192.0.0.192",
+        "168.63.129.16",
         // Everybody, nobody, examples.
-        "224.0.0.1", "239.255.255.250", "255.255.255.255", "240.0.0.1", "[ff02::1]", "192.0.2.1", "203.0.113.9", "[2001:db8::1]", "[100::1]",
+        "224.0.0.1",
+        "239.255.255.250",
+        "255.255.255.255",
+        "240.0.0.1",
+        "[ff02::1]",
+        "192.0.2.1",
+        "203.0.113.9",
+        "[2001:db8::1]",
+        "[100::1]",
         // IPv4 in the clothes of IPv6: mapped, compatible, NAT64, local NAT64, 6to4, Teredo.
-        "[::ffff:127.0.0.1]", "[::ffff:169.254.169.254]", "[::ffff:a00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b::169.254.169.254]",
-        "[64:ff9b:1::a00:1]", "[2002:7f00:1::]", "[2002:a9fe:a9fe::1]", "[2001:0:7f00:1::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b::169.254.169.254]",
+        "[64:ff9b:1::a00:1]",
+        "[2002:7f00:1::]",
+        "[2002:a9fe:a9fe::1]",
+        "[2001:0:7f00:1::]",
     ] {
         for url in [format!("https://{host}/"), format!("http://{host}:8025/x"), format!("https://name@{host}:443/")] {
             assert!(!begins(&url, false, ""), "{url}");
@@ -35,8 +82,20 @@ fn nothing_inward_in_any_writing() {
 #[test]
 fn the_world_is_open() {
     for host in [
-        "8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "11.0.0.1", "[2606:4700::1111]", "[2a00:1450:4001::1]", "[64:ff9b::8.8.8.8]",
-        "[2002:808:808::1]", "[::ffff:8.8.8.8]", "api.twilio.com", "localhost.example.com", "127.0.0.1.nip.io", "xn--mgbh0fb.example",
+        "8.8.8.8",
+        "1.1.1.1",
+        "172.32.0.1",
+        "100.128.0.1",
+        "11.0.0.1",
+        "[2606:4700::1111]",
+        "[2a00:1450:4001::1]",
+        "[64:ff9b::8.8.8.8]",
+        "[2002:808:808::1]",
+        "[::ffff:8.8.8.8]",
+        "api.twilio.com",
+        "localhost.example.com",
+        "127.0.0.1.nip.io",
+        "xn--mgbh0fb.example",
         "رسائل.example",
     ] {
         assert!(begins(&format!("https://{host}/"), false, ""), "{host}");
@@ -51,7 +110,11 @@ fn the_operator_opens_networks() {
     assert!(begins("http://localhost:1/", false, "127.0.0.1"));
     assert!(!begins("https://10.1.2.3/", false, "10.1.2.4,192.168.0.0/16"));
     // Only this machine, and only where the URL says so itself.
-    assert!(begins("http://127.0.0.1:1/", true, "") && begins("http://localhost/", true, "") && begins("http://[::1]/", true, ""));
+    assert!(
+        begins("http://127.0.0.1:1/", true, "")
+            && begins("http://localhost/", true, "")
+            && begins("http://[::1]/", true, "")
+    );
     assert!(!begins("http://10.1.2.3/", true, "") && !begins("http://0.0.0.0/", true, ""));
     for bad in ["10.0.0.0/33", "here", "10.0.0", "::1/129"] {
         assert!(bad.parse::<Networks>().is_err(), "{bad}");
