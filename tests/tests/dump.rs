@@ -53,7 +53,7 @@ async fn in_every_state(major: Major) -> Result<Queue> {
                                        meta => '{\"n\": 1.50}', organization_id => 'shop', priority => 2, valid_until => now() + interval '1 day');
              SELECT sms_outbox_enqueue('0501234567', 'differs', idempotency_key => E'k\\\\\\'\"', organization_id => 'shop');
              SELECT sms_outbox.cancel((sms_outbox_enqueue('0501234567', 'canceled', organization_id => 'shop')).id);
-             SELECT sms_outbox.set_organization('shop', 'AE', 'Asia/Dubai', messages_per_day => 1000, allowed_destinations => '{SA}', allowed_senders => '{My Shop}');
+             SELECT sms_outbox.set_organization('shop', 'AE', 'Asia/Dubai', messages_per_day => 1000, allowed_destinations => '{AE}', allowed_senders => '{My Shop}');
              SELECT sms_outbox.suppress('shop', '+966509999999', 'asked us to stop');
              SELECT sms_outbox.pause_organization('shop', 'for the test');
              SELECT sms_outbox.uninstall_app(sms_outbox.install_app('shop', 'sandbox', 'gone', '{\"token\": \"t\"}'))",

@@ -1,6 +1,6 @@
 //! How many: by minute, day, recipient and segments, alone, in batches and at once.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 use sms_outbox_tests::queue::{enqueue, refused};
 use sms_outbox_tests::{Major, Queue};
