@@ -105,6 +105,7 @@ fn put(call: &Call, times: Times, spi: &Spi, key: Option<&str>) -> Result<Enqueu
     let (payload, meta) = payload?;
     let later = payload.is_later(now, settings::schedule_limit())?;
     facts.check_apps(spi, payload.preferred_provider_slug)?;
+    facts.admit(spi, now, &[&payload]).map_err(|(_, refusal)| refusal)?;
     insert(spi, id, now, later, organization, key, &payload, meta);
     if !later {
         wakeup::request();

@@ -113,6 +113,11 @@ fn put(messages: Jsonb, spi: &Spi, organization: Option<&str>) -> Result<Vec<Enq
         enqueued.push(Enqueued { id: ids[index], status: None, replay: false });
     }
     queue::count_mismatches(spi, organization, &mismatched);
+    let payloads: Vec<&Payload<'_>> = new.iter().map(|new| new.payload).collect();
+    facts.admit(spi, now, &payloads).map_err(|(place, refusal)| {
+        let index = ids.iter().position(|id| *id == new[place].id).unwrap_or_default();
+        refusal.within(&element::name(index))
+    })?;
     insert(spi, organization, now, &new);
     Ok(enqueued)
 }

@@ -59,6 +59,16 @@ pub(crate) fn next(now: i64) -> Result<u128, Refusal> {
     })
 }
 
+/// The lowest id of a time.
+pub(crate) fn floor(at: i64) -> u128 {
+    u128::from((at + EPOCH_DIFFERENCE).max(0) as u64 / 1000) << 80
+}
+
+/// When an id was made, in microseconds since 2000.
+pub(crate) fn time_of(id: u128) -> i64 {
+    (id >> 80) as i64 * 1000 - EPOCH_DIFFERENCE
+}
+
 /// Microseconds from 1970 to 2000.
 const EPOCH_DIFFERENCE: i64 = 946_684_800_000_000;
 

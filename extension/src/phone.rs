@@ -50,6 +50,14 @@ pub(crate) fn is_region(region: &str) -> bool {
     region.len() == 2 && Id::from_str(region).is_ok()
 }
 
+/// The region that a number in E.164 belongs to.
+pub(crate) fn region_of(number: &str) -> Option<Id> {
+    if number.starts_with("+966") {
+        return Some(Id::SA);
+    }
+    phonenumber::parse(None, number).ok()?.country().id()
+}
+
 /// Loads the numbering plans, which costs some 90 ms and 6 MB: once, before backends are forked.
 pub(crate) fn warm() {
     let _ = normalize("+12015550123", "US");

@@ -9,6 +9,7 @@ use crate::call::text_datum;
 use crate::caller::{self, Caller, Standing};
 use crate::datetime::Micros;
 use crate::ids;
+use crate::limits::Limits;
 use crate::refusal::{Refusal, State};
 use crate::settings;
 use crate::statement::{Rows, Spi, Statement, statement};
@@ -29,6 +30,7 @@ pub(crate) struct Facts {
     pub(crate) region: String,
     time_zone: String,
     has_app: bool,
+    limits: Limits,
     /// Read when the first message names a provider.
     slugs: OnceCell<Slugs>,
 }
@@ -67,6 +69,7 @@ impl Facts {
                     region: rows.text(0, 2).map_or_else(settings::default_region, str::to_owned),
                     time_zone: rows.text(0, 3).unwrap_or(DEFAULT_TIME_ZONE).to_owned(),
                     has_app: rows.flag(0, 4),
+                    limits: Limits::read(&rows, 5),
                     slugs: OnceCell::new(),
                 });
             }
@@ -85,6 +88,11 @@ impl Facts {
             )
             .unwrap_or(local)
         }
+    }
+
+    /// What the organization may enqueue; see [`Limits::admit`].
+    pub(crate) fn admit(&self, spi: &Spi, now: Micros, new: &[&Payload<'_>]) -> Result<(), (usize, Refusal)> {
+        self.limits.admit(spi, self.organization, &self.time_zone, now, new)
     }
 
     /// Something must be installed that can send it.

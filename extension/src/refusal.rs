@@ -16,6 +16,8 @@ pub(crate) enum State {
     SerializationFailure,
     /// 42501: not for this caller.
     Forbidden,
+    /// 53400: too much for now.
+    LimitReached,
     /// 55000: the request is good, but something must be done first.
     NotReady,
 }
@@ -27,6 +29,7 @@ impl State {
             Self::InvalidText => b"22P02",
             Self::SerializationFailure => b"40001",
             Self::Forbidden => b"42501",
+            Self::LimitReached => b"53400",
             Self::NotReady => b"55000",
         }
     }

@@ -33,6 +33,7 @@ static SCHEDULE_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(90 * DAY);
 static MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(10);
 static LEASE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2 * MINUTE);
 static MAINTENANCE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static OVERRIDE_LIMITS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static WAKEUP: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::coalesced);
 
 /// Tells PostgreSQL of the settings, and that nobody else may use the prefix.
@@ -113,6 +114,14 @@ pub(crate) fn define() {
         HOUR * 1000,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_bool_guc(
+        c"sms_outbox.override_limits",
+        c"Lets an operator enqueue and retry what limits and suppression lists refuse.",
+        c"Honoured for members of sms_outbox_operator and for superusers only. Meant for SET LOCAL.",
+        &OVERRIDE_LIMITS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     // SAFETY: a C string that lives for ever.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"sms_outbox".as_ptr()) };
 }
@@ -164,6 +173,11 @@ pub(crate) fn schedule_limit() -> i32 {
 /// `sms_outbox.maintenance_interval`, in milliseconds.
 pub(crate) fn maintenance_interval() -> i32 {
     MAINTENANCE_INTERVAL.get()
+}
+
+/// `sms_outbox.override_limits`, whoever has set it.
+pub(crate) fn override_limits() -> bool {
+    OVERRIDE_LIMITS.get()
 }
 
 /// `sms_outbox.wakeup`.

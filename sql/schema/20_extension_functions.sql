@@ -60,6 +60,10 @@ CREATE FUNCTION sms_outbox.visible_organization() RETURNS text
 COMMENT ON FUNCTION sms_outbox.visible_organization() IS
 'Whose rows the caller sees: an organization''s, * for every organization''s, NULL for none. By what bind_role() ties the login or the role of SET ROLE to; else by the claim organization_id of request.jwt.claims; else by the setting sms_outbox.organization_id. Refuses (42501) where a weaker one names another organization than a stronger one. Row security asks it.';
 
+CREATE FUNCTION sms_outbox.overrides_limits() RETURNS boolean
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'overrides_limits_wrapper';
+COMMENT ON FUNCTION sms_outbox.overrides_limits() IS 'Whether limits and suppression lists do not hold for the caller: an operator who has set sms_outbox.override_limits.';
+
 -- The rest runs no SQL, so there is no search_path to pin.
 
 CREATE FUNCTION sms_outbox.digests_equal(one bytea, other bytea) RETURNS boolean
@@ -87,7 +91,7 @@ CREATE FUNCTION sms_outbox.wake() RETURNS void
 COMMENT ON FUNCTION sms_outbox.wake() IS 'Asks for one wake-up of the workers when this transaction commits, in the way of the setting sms_outbox.wakeup.';
 
 REVOKE ALL ON FUNCTION sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text), sms_outbox.enqueue_many(jsonb, text),
-                       sms_outbox.visible_organization(), sms_outbox.digests_equal(bytea, bytea),
+                       sms_outbox.visible_organization(), sms_outbox.overrides_limits(), sms_outbox.digests_equal(bytea, bytea),
                        sms_outbox.normalize_mobile(text, text), sms_outbox.measure(text), sms_outbox.server_id(),
                        sms_outbox.setting(text), sms_outbox.wake() FROM PUBLIC;
 

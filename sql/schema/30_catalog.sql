@@ -7,10 +7,18 @@ CREATE TABLE sms_outbox.organization (
     time_zone text NOT NULL DEFAULT 'Asia/Riyadh',
     paused_at timestamptz,
     paused_reason text,
-    created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    messages_per_minute integer CHECK (messages_per_minute > 0),
+    messages_per_day integer CHECK (messages_per_day > 0),
+    messages_per_recipient_hour integer CHECK (messages_per_recipient_hour > 0),
+    segments_per_day integer CHECK (segments_per_day > 0),
+    allowed_destinations text[] CHECK (allowed_destinations <> '{}'),
+    blocked_destinations text[] CHECK (blocked_destinations <> '{}'),
+    allowed_senders text[] CHECK (allowed_senders <> '{}')
 );
 COMMENT ON TABLE sms_outbox.organization IS 'The tenants: made by install_app or set_organization.';
 COMMENT ON COLUMN sms_outbox.organization.default_region IS 'ISO 3166 region that numbers without a country code belong to; NULL: the setting sms_outbox.default_region.';
+COMMENT ON COLUMN sms_outbox.organization.messages_per_minute IS 'This and the following limit what may be enqueued; NULL: no limit. See 66_limits.sql.';
 
 CREATE TABLE sms_outbox.provider (
     slug text PRIMARY KEY,

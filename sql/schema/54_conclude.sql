@@ -36,6 +36,7 @@ DECLARE
     max_attempts CONSTANT integer := sms_outbox.setting('max_attempts')::integer;
     repeated sms_outbox.message_id[];
     accepted_before sms_outbox.message_id[];
+    suppressed sms_outbox.message_id[];
     concluded sms_outbox.concluded[];
 BEGIN
     -- In a statement of its own, so that what follows sees what was committed while this waited. In order of the id, and leases of
@@ -49,6 +50,8 @@ BEGIN
         accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
                                   WHERE t.id = ANY (repeated) AND t.id BETWEEN repeated[1] AND repeated[cardinality(repeated)] AND t.status = 'accepted');
     END IF;
+    -- Whose number was put on the suppression list meanwhile is not tried again. Apart as well, and only where something failed.
+    suppressed := ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.status <> 'accepted' AND sms_outbox.is_suppressed(o.id));
     WITH live AS MATERIALIZED (
         SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
           FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
@@ -68,7 +71,8 @@ BEGIN
                    WHEN c.id = ANY (accepted_before) THEN 'sent'
                    WHEN c.status = 'refused_recipient' THEN 'failed'
                    WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'failed'
-                   WHEN c.status = 'unclear' AND (NOT coalesce(c.resend_unclear, false) OR c.spent >= max_attempts) THEN 'dispatch_timeout'
+                   WHEN c.status = 'unclear' AND (NOT coalesce(c.resend_unclear, false) OR c.spent >= max_attempts OR c.id = ANY (suppressed)) THEN 'dispatch_timeout'
+                   WHEN c.id = ANY (suppressed) THEN 'canceled'
                    WHEN c.status IN ('refused_content', 'not_sent') AND c.spent >= max_attempts THEN 'failed'
                    WHEN c.status = 'unclear' THEN 'scheduled'
                    WHEN c.status = 'not_sent' AND NOT EXISTS (
@@ -80,6 +84,7 @@ BEGIN
                CASE WHEN c.status = 'refused_recipient' THEN 'recipient_refused'
                     WHEN c.status = 'unclear' THEN coalesce(c.error_code, 'unclear')
                     WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'refused'
+                    WHEN c.id = ANY (suppressed) THEN 'recipient_suppressed'
                     ELSE 'attempts_spent' END AS reason
           FROM counted AS c
     ), ledger AS (
@@ -103,12 +108,12 @@ BEGIN
     ), stopped AS (
         INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
         SELECT d.id, clock_timestamp(), d.next::sms_outbox.dispatch_status, d.attempt, d.organization_id, d.reason
-          FROM decided AS d WHERE d.next IN ('failed', 'dispatch_timeout')
+          FROM decided AS d WHERE d.next IN ('failed', 'dispatch_timeout', 'canceled')
     ), tallied AS (
         INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
         SELECT sms_outbox.day_of(d.id), date_trunc('minute', now()), d.next::sms_outbox.dispatch_status, count(*), d.organization_id
           FROM decided AS d
-         WHERE d.next IN ('failed', 'dispatch_timeout') OR d.status = 'accepted' AND d.id = ANY (accepted_before) IS NOT TRUE
+         WHERE d.next IN ('failed', 'dispatch_timeout', 'canceled') OR d.status = 'accepted' AND d.id = ANY (accepted_before) IS NOT TRUE
          GROUP BY 1, 3, 5
     ), app_tallied AS (
         INSERT INTO sms_outbox.app_tally (app_id, minute, status, latency_bucket, attempts)

@@ -116,10 +116,15 @@ CREATE FUNCTION sms_outbox.retry(id sms_outbox.message_id) RETURNS sms_outbox.di
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    wanted CONSTANT sms_outbox.message_id[] := sms_outbox.only_visible(id);
     now_is sms_outbox.dispatch_status;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    IF sms_outbox.requeue_ended(sms_outbox.only_visible(id)) = 0 THEN
+    IF sms_outbox.is_suppressed(id) AND NOT sms_outbox.overrides_limits() THEN
+        RAISE EXCEPTION 'mobile: this number is on the organization''s suppression list' USING ERRCODE = '42501', COLUMN = 'mobile', CONSTRAINT = 'recipient_suppressed',
+            HINT = 'sms_outbox.unsuppress() takes it off; an operator may SET LOCAL sms_outbox.override_limits = on.';
+    END IF;
+    IF sms_outbox.requeue_ended(wanted) = 0 THEN
         now_is := sms_outbox.status_of(id);
         RAISE EXCEPTION 'the message is %; only failed, dispatch_timeout, canceled and expired ones can be retried', now_is
             USING ERRCODE = '55000', COLUMN = 'id', CONSTRAINT = 'wrong_state', DETAIL = 'dispatch_status: ' || now_is;
@@ -127,7 +132,7 @@ BEGIN
     RETURN 'pending';
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.retry(sms_outbox.message_id) IS 'Sends an ended message again: from failed, dispatch_timeout, canceled or expired, with its full number of attempts; an end of validity that has passed is dropped. A dispatch_timeout may have been sent already: retrying it risks a second SMS. Refuses with 55000 and the present state otherwise, with P0002 when there is none.';
+COMMENT ON FUNCTION sms_outbox.retry(sms_outbox.message_id) IS 'Sends an ended message again: from failed, dispatch_timeout, canceled or expired, with its full number of attempts; an end of validity that has passed is dropped. A dispatch_timeout may have been sent already: retrying it risks a second SMS. Refuses with 55000 and the present state otherwise, with P0002 when there is none, with 42501 (recipient_suppressed) a number on the suppression list.';
 
 -- A filter as one JSON object: the same keys for both, checked in one place.
 CREATE FUNCTION sms_outbox.check_filter(filter jsonb, max_rows integer) RETURNS void
@@ -229,11 +234,12 @@ $$;
 COMMENT ON FUNCTION sms_outbox.cancel(jsonb, boolean, integer) IS 'Cancels waiting messages by filter: organization_id, mobile, preferred_provider_slug, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0.';
 
 CREATE FUNCTION sms_outbox.retry(filter jsonb, dry_run boolean DEFAULT true, max_rows integer DEFAULT 1000)
-    RETURNS TABLE (matched bigint, moved bigint)
+    RETURNS TABLE (matched bigint, moved bigint, suppressed bigint)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan -- for the keys of this very filter
 AS $$
 DECLARE
+    overrides CONSTANT boolean := sms_outbox.overrides_limits();
     found_ids sms_outbox.message_id[];
 BEGIN
     PERFORM sms_outbox.require_read_committed();
@@ -242,12 +248,25 @@ BEGIN
         RAISE EXCEPTION 'filter: dispatch_status must say which ended messages are meant' USING ERRCODE = '22023', COLUMN = 'filter',
             HINT = 'One of failed, dispatch_timeout, canceled, expired. A dispatch_timeout may have been sent already.';
     END IF;
+    -- By the suppressed numbers, which are few beside the messages.
+    SELECT count(*) INTO suppressed
+      FROM sms_outbox.suppression AS s
+      JOIN sms_outbox.message AS m ON m.organization_id = s.organization_id AND m.mobile = s.mobile
+      JOIN sms_outbox.ended AS e ON e.id = m.id
+     WHERE NOT overrides
+       AND e.status = (filter ->> 'dispatch_status')::sms_outbox.dispatch_status
+       AND (filter -> 'organization_id' IS NULL OR s.organization_id = filter ->> 'organization_id')
+       AND sms_outbox.matches(filter, m)
+       AND (filter -> 'error_code' IS NULL OR filter ->> 'error_code' = (
+                SELECT a.error_code FROM sms_outbox.attempt AS a WHERE a.id = e.id AND a.attempt = e.last_attempt));
     SELECT count(*), array_agg(f.id) INTO matched, found_ids
       FROM (SELECT e.id
               FROM sms_outbox.ended AS e JOIN sms_outbox.message AS m ON m.id = e.id
              WHERE e.status = (filter ->> 'dispatch_status')::sms_outbox.dispatch_status
                AND (filter -> 'organization_id' IS NULL OR e.organization_id = filter ->> 'organization_id')
                AND sms_outbox.matches(filter, m)
+               AND (overrides OR NOT EXISTS (
+                        SELECT FROM sms_outbox.suppression AS s WHERE s.organization_id = m.organization_id AND s.mobile = m.mobile))
                AND (filter -> 'error_code' IS NULL OR filter ->> 'error_code' = (
                         SELECT a.error_code FROM sms_outbox.attempt AS a WHERE a.id = e.id AND a.attempt = e.last_attempt))
              LIMIT CASE WHEN dry_run IS FALSE THEN max_rows END) AS f;
@@ -255,7 +274,7 @@ BEGIN
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.retry(jsonb, boolean, integer) IS 'Retries ended messages by filter: dispatch_status (needed), organization_id, mobile, preferred_provider_slug, error_code, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0.';
+COMMENT ON FUNCTION sms_outbox.retry(jsonb, boolean, integer) IS 'Retries ended messages by filter: dispatch_status (needed), organization_id, mobile, preferred_provider_slug, error_code, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0. Messages to numbers on the suppression list are passed over, and not in matched: suppressed counts them.';
 
 CREATE FUNCTION sms_outbox.release_held() RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -138,6 +138,10 @@ BEGIN
     moved := sms_outbox.stage_due(batch);
     more := moved = batch;
     RETURN NEXT;
+    task := 'usage';
+    moved := sms_outbox.fold_usage(batch * 10);
+    more := moved = batch * 10;
+    RETURN NEXT;
     task := 'partitions';
     moved := CASE WHEN sms_outbox.is_due('partitions', interval '1 minute') THEN sms_outbox.prepare_partitions() ELSE 0 END;
     more := false;

@@ -108,6 +108,8 @@ BEGIN
     PERFORM FROM sms_outbox.maintenance AS m WHERE m.task = 'fold' FOR UPDATE;
     -- Workers that went without a goodbye.
     DELETE FROM sms_outbox.worker AS w WHERE w.heartbeat_at < now() - interval '1 day';
+    -- Today's is needed, in any time zone.
+    DELETE FROM sms_outbox.usage_day AS u WHERE u.day < (now() AT TIME ZONE 'UTC')::date - 2;
     FOR partition IN
         SELECT * FROM sms_outbox.partitions() AS p
          WHERE p.day + 1 <= (greatest(sent_before, failed_before) AT TIME ZONE 'UTC')::date ORDER BY p.day

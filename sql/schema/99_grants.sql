@@ -111,12 +111,14 @@ GRANT EXECUTE ON FUNCTION
 
 -- Operators.
 GRANT EXECUTE ON FUNCTION
-    sms_outbox.set_organization(text, text, text), sms_outbox.pause_organization(text, text), sms_outbox.resume_organization(text),
+    sms_outbox.set_organization(text, text, text, integer, integer, integer, integer, text[], text[], text[]),
+    sms_outbox.pause_organization(text, text), sms_outbox.resume_organization(text),
     sms_outbox.install_app(text, text, text, jsonb, integer, integer, integer, double precision, boolean),
     sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean),
     sms_outbox.uninstall_app(bigint), sms_outbox.pause_app(bigint, text), sms_outbox.resume_app(bigint),
     sms_outbox.cancel(sms_outbox.message_id), sms_outbox.cancel(jsonb, boolean, integer),
     sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer),
+    sms_outbox.suppress(text, text, text), sms_outbox.unsuppress(text, text),
     sms_outbox.bind_role(name, text), sms_outbox.unbind_role(name),
     sms_outbox.create_api_key(text, text, text[], timestamptz), sms_outbox.revoke_api_key(text),
     sms_outbox.page(text, text, text, timestamptz, timestamptz, sms_outbox.message_id, integer),
@@ -128,6 +130,7 @@ GRANT SELECT ON sms_outbox.queue_stats, sms_outbox.waiting, sms_outbox.app_stats
                 sms_outbox.organizations, sms_outbox.apps_installed, sms_outbox.misplaced,
                 sms_outbox.masked_outbox, sms_outbox.masked_attempts
    TO sms_outbox_operator, sms_outbox_monitor;
-GRANT SELECT ON sms_outbox.provider, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
+GRANT SELECT ON sms_outbox.limits TO sms_outbox_app, sms_outbox_operator, sms_outbox_monitor;
+GRANT SELECT ON sms_outbox.provider, sms_outbox.suppressed, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
 GRANT EXECUTE ON FUNCTION sms_outbox.health_checks(), sms_outbox.partitions(), sms_outbox.setting(text) TO sms_outbox_operator, sms_outbox_monitor;
 GRANT EXECUTE ON FUNCTION sms_outbox.metrics() TO sms_outbox_api, sms_outbox_operator, sms_outbox_monitor;

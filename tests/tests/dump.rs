@@ -15,7 +15,7 @@ on_majors! { ends:
 }
 
 /// The tables whose rows a dump must carry.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 15] = [
     "message",
     "attempt",
     "idempotency",
@@ -28,6 +28,9 @@ const TABLES: [&str; 12] = [
     "organization",
     "organization_app",
     "app_health",
+    "suppression",
+    "usage",
+    "usage_day",
 ];
 
 const LOOK: &str = "SELECT coalesce(array_agg(l.id::text) FILTER (WHERE l.id IS NOT NULL), '{}') FROM sms_outbox.look(
@@ -50,7 +53,8 @@ async fn in_every_state(major: Major) -> Result<Queue> {
                                        meta => '{\"n\": 1.50}', organization_id => 'shop', priority => 2, valid_until => now() + interval '1 day');
              SELECT sms_outbox_enqueue('0501234567', 'differs', idempotency_key => E'k\\\\\\'\"', organization_id => 'shop');
              SELECT sms_outbox.cancel((sms_outbox_enqueue('0501234567', 'canceled', organization_id => 'shop')).id);
-             SELECT sms_outbox.set_organization('shop', 'AE', 'Asia/Dubai');
+             SELECT sms_outbox.set_organization('shop', 'AE', 'Asia/Dubai', messages_per_day => 1000, allowed_destinations => '{AE}', allowed_senders => '{My Shop}');
+             SELECT sms_outbox.suppress('shop', '+966509999999', 'asked us to stop');
              SELECT sms_outbox.pause_organization('shop', 'for the test');
              SELECT sms_outbox.uninstall_app(sms_outbox.install_app('shop', 'sandbox', 'gone', '{\"token\": \"t\"}'))",
         )
@@ -59,9 +63,16 @@ async fn in_every_state(major: Major) -> Result<Queue> {
     let expired = queue.enqueue("expired").await?;
     queue.sql(&format!("UPDATE sms_outbox.ready SET valid_until = now() WHERE id = '{expired}'")).await?;
     queue.maintain().await?;
-    for (table, least) in
-        [("ready", 3), ("scheduled", 2), ("lease", 1), ("ended", 5), ("attempt", 6), ("idempotency", 1)]
-    {
+    for (table, least) in [
+        ("ready", 3),
+        ("scheduled", 2),
+        ("lease", 1),
+        ("ended", 5),
+        ("attempt", 6),
+        ("idempotency", 1),
+        ("suppression", 1),
+        ("usage", 1),
+    ] {
         assert!(queue.count(&format!("sms_outbox.{table}")).await? >= least, "{table}");
     }
     Ok(queue)

@@ -16,6 +16,7 @@ mod release_held;
 mod sandbox;
 mod session;
 mod status;
+mod suppress;
 mod terminal;
 mod when;
 mod worker;
@@ -97,6 +98,8 @@ enum Command {
     App(app::AppCommand),
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    #[command(subcommand)]
+    Suppress(suppress::SuppressCommand),
     #[command(subcommand)]
     Key(key::KeyCommand),
     ReleaseHeld(release_held::ReleaseHeldArgs),
@@ -192,6 +195,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<ExitCode> {
         Command::Message(command) => message::run(global, terminal, command).await?,
         Command::App(command) => app::run(global, terminal, command).await?,
         Command::Organization(command) => organization::run(global, terminal, command).await?,
+        Command::Suppress(command) => suppress::run(global, terminal, command).await?,
         Command::Key(command) => key::run(global, terminal, command).await?,
         Command::ReleaseHeld(args) => release_held::run(global, terminal, &args).await?,
         Command::Maintain(args) => maintain::run(global, terminal, &args).await?,

@@ -129,7 +129,10 @@ async fn is_unclear(client: &Client, id: &str) -> anyhow::Result<bool> {
 
 async fn by_filter(client: &Client, terminal: &Terminal, what: Move, filter: &Value, yes: bool) -> anyhow::Result<()> {
     let (verb, done) = verbs(what);
-    let found = messages::move_matching(client, what, filter, true, BATCH).await?.matched;
+    let Moved { matched: found, suppressed, .. } = messages::move_matching(client, what, filter, true, BATCH).await?;
+    if suppressed > 0 {
+        terminal.note(&format!("{} to suppressed numbers passed over", count(suppressed, "message")));
+    }
     if !yes {
         if terminal.is_json() {
             return terminal.json(&json!({"matched": found, "moved": 0, "dry_run": true}));

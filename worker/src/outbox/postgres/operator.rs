@@ -3,6 +3,7 @@
 
 pub(crate) mod apps;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod messages;
 pub(crate) mod metrics;
 pub(crate) mod organizations;

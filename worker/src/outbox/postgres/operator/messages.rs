@@ -181,6 +181,9 @@ pub(crate) async fn move_one(client: &Client, what: Move, id: &str) -> Result<St
 pub(crate) struct Moved {
     pub(crate) matched: i64,
     pub(crate) moved: i64,
+    /// What a retry passes over: messages to numbers on a suppression list.
+    #[serde(default)]
+    pub(crate) suppressed: i64,
 }
 
 /// Moves at most `most` messages that match a filter, or only counts them.

@@ -21,15 +21,38 @@ pub(crate) async fn list(client: &Client) -> Result<Vec<Organization>, Error> {
     rows(client, "SELECT pg_catalog.to_json(o) FROM sms_outbox.organizations o ORDER BY o.organization_id", &[]).await
 }
 
-/// Makes an organization or changes it; what is `None` stays.
-pub(crate) async fn set(
-    client: &Client,
-    organization: &str,
-    region: Option<&str>,
-    time_zone: Option<&str>,
-) -> Result<(), Error> {
-    let statement = "SELECT sms_outbox.set_organization(organization_id => $1, default_region => $2, time_zone => $3)";
-    call(client, statement, &[(&organization, Type::TEXT), (&region, Type::TEXT), (&time_zone, Type::TEXT)]).await
+/// What `organization set` can set; `None` stays, and 0 or an empty list takes a limit away.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings<'a> {
+    pub(crate) default_region: Option<&'a str>,
+    pub(crate) time_zone: Option<&'a str>,
+    pub(crate) messages_per_minute: Option<i32>,
+    pub(crate) messages_per_day: Option<i32>,
+    pub(crate) messages_per_recipient_hour: Option<i32>,
+    pub(crate) segments_per_day: Option<i32>,
+    pub(crate) allowed_destinations: Option<&'a [String]>,
+    pub(crate) blocked_destinations: Option<&'a [String]>,
+    pub(crate) allowed_senders: Option<&'a [String]>,
+}
+
+/// Makes an organization or changes it.
+pub(crate) async fn set(client: &Client, organization: &str, settings: &Settings<'_>) -> Result<(), Error> {
+    let statement = "SELECT sms_outbox.set_organization(organization_id => $1, default_region => $2, time_zone => $3,
+        messages_per_minute => $4, messages_per_day => $5, messages_per_recipient_hour => $6, segments_per_day => $7,
+        allowed_destinations => $8, blocked_destinations => $9, allowed_senders => $10)";
+    let parameters: super::Parameters<'_> = &[
+        (&organization, Type::TEXT),
+        (&settings.default_region, Type::TEXT),
+        (&settings.time_zone, Type::TEXT),
+        (&settings.messages_per_minute, Type::INT4),
+        (&settings.messages_per_day, Type::INT4),
+        (&settings.messages_per_recipient_hour, Type::INT4),
+        (&settings.segments_per_day, Type::INT4),
+        (&settings.allowed_destinations, Type::TEXT_ARRAY),
+        (&settings.blocked_destinations, Type::TEXT_ARRAY),
+        (&settings.allowed_senders, Type::TEXT_ARRAY),
+    ];
+    call(client, statement, parameters).await
 }
 
 /// Pauses all apps of an organization: its messages wait.
