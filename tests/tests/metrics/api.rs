@@ -22,9 +22,8 @@ pub(crate) async fn requests_and_the_database_are_counted(major: Major) -> Resul
     let api = Api::start(&shop.database).await?;
     let url = api.url();
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let post = |path: &str, key: &str, body: Value| {
-        client.post(format!("{url}{path}")).bearer_auth(key).json(&body).send()
-    };
+    let post =
+        |path: &str, key: &str, body: Value| client.post(format!("{url}{path}")).bearer_auth(key).json(&body).send();
     for number in 0..12 {
         let body = json!({"mobile": format!("+96650100{number:04}"), "message": format!("text {number}")});
         let status = post(OUTBOX, &key, body).await?.status();

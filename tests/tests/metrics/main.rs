@@ -21,7 +21,11 @@ on_majors! { ends:
 pub(crate) fn fits_the_list(scrape: &Scrape, sources: &[Source]) -> Result<()> {
     for (name, kind) in &scrape.families {
         let metric = all().find(|metric| metric.name == name).with_context(|| format!("{name} is on no list"))?;
-        ensure!(sources.contains(&metric.source) || name == "sms_outbox_build_info", "{name} is of {:?}", metric.source);
+        ensure!(
+            sources.contains(&metric.source) || name == "sms_outbox_build_info",
+            "{name} is of {:?}",
+            metric.source
+        );
         let word = match metric.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
