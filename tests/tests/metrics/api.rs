@@ -3,10 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
-use sms_outbox_tests::process::{Process, Signal};
 use sms_outbox_tests::scrape::Scrape;
 use sms_outbox_tests::wait::poll;
-use sms_outbox_tests::{Database, Major, Stop, run};
+use sms_outbox_tests::{Api, Major, Stop};
 use sms_outbox_worker::metrics::catalog::{DATABASE, Source};
 
 use crate::shop::Shop;
@@ -14,31 +13,14 @@ use crate::{fits_the_list, shows_nobody};
 
 const OUTBOX: &str = "/api/v1/sms/outbox";
 
-/// An API process, and its address.
-async fn start(database: &Database) -> Result<(Process, String)> {
-    let mut command = sms_outbox_tests::worker::command("api")?;
-    command.env("DATABASE_URL", database.url("api")).env("SMS_OUTBOX_API_LISTEN", "127.0.0.1:0");
-    let mut process = Process::spawn("api", command, &run::fresh("api")?, Signal::KILL)?;
-    let told = async || {
-        ensure!(process.is_running(), "the API ended:\n{}", process.tail());
-        Ok(process
-            .log()
-            .split("listening on ")
-            .nth(1)
-            .and_then(|rest| rest.split_once('\n'))
-            .map(|(url, _)| url.to_owned()))
-    };
-    let url = poll("the API listens", told, async || String::new()).await?;
-    Ok((process, url))
-}
-
 pub(crate) async fn requests_and_the_database_are_counted(major: Major) -> Result<()> {
     let shop = Shop::open(major, "api").await?;
     shop.install("sandbox", "").await?;
     shop.rule(json!({"behaviour": "refuse_recipient", "times": 2})).await?;
     shop.database.sql(&format!("ALTER DATABASE \"{}\" SET track_functions = 'pl'", shop.database.name())).await?;
     let key: String = shop.database.value("SELECT sms_outbox.create_api_key('shop', 'metrics')", &[]).await?;
-    let (_api, url) = start(&shop.database).await?;
+    let api = Api::start(&shop.database).await?;
+    let url = api.url();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let post =
         |path: &str, key: &str, body: Value| client.post(format!("{url}{path}")).bearer_auth(key).json(&body).send();
@@ -97,8 +79,8 @@ pub(crate) async fn requests_and_the_database_are_counted(major: Major) -> Resul
 
 pub(crate) async fn a_database_that_is_away_is_told(major: Major) -> Result<()> {
     let shop = Shop::open_alone(major).await?;
-    let (_api, url) = start(&shop.database).await?;
-    let metrics = format!("{url}/metrics");
+    let api = Api::start(&shop.database).await?;
+    let metrics = format!("{}/metrics", api.url());
     let up = async |is: f64| {
         let told = async || Ok((Scrape::of(&metrics).await?.sum("sms_outbox_database_up", &[]) == is).then_some(()));
         poll(format!("the database is {is} up"), told, async || String::new()).await

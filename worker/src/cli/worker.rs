@@ -42,7 +42,7 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "SMS_OUTBOX_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "5s",
           value_parser = duration(Duration::from_secs(1), Duration::from_secs(10)))]
     heartbeat_interval: Duration,
-    /// Answer GET /metrics for Prometheus here; anybody who reaches the address may read them [default: nowhere]
+    /// Answer GET /metrics for Prometheus at this address, where anybody who reaches it may read them; nowhere, if not given
     #[arg(long, env = "SMS_OUTBOX_METRICS_LISTEN", value_name = "ADDRESS", value_parser = config::address)]
     metrics_listen: Option<SocketAddr>,
 }
