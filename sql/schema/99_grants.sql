@@ -80,7 +80,7 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization()
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 
-GRANT EXECUTE ON FUNCTION sms_outbox.id_floor(timestamptz), sms_outbox.status_of(sms_outbox.message_id), sms_outbox.setting(text),
+GRANT EXECUTE ON FUNCTION sms_outbox.id_floor(timestamptz), sms_outbox.status_of(sms_outbox.message_id), sms_outbox.setting(text), sms_outbox.credentials_held(jsonb, jsonb),
                           sms_outbox.normalize_mobile(text, text) TO sms_outbox_tenant;
 
 -- Applications: enqueue (see 20_extension_functions.sql) and read.
@@ -109,6 +109,7 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.goodbye(text),
     sms_outbox.claim(text, sms_outbox.message_id[], bigint[]),
     sms_outbox.leases(text),
+    sms_outbox.app_credentials(bigint),
     sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]),
     sms_outbox.setting(text)
    TO sms_outbox_worker;
@@ -132,6 +133,9 @@ GRANT SELECT ON sms_outbox.queue_stats, sms_outbox.waiting, sms_outbox.app_stats
                 sms_outbox.organizations, sms_outbox.apps_installed, sms_outbox.misplaced,
                 sms_outbox.masked_outbox, sms_outbox.masked_attempts
    TO sms_outbox_operator, sms_outbox_monitor;
+GRANT SELECT ON sms_outbox.provider TO sms_outbox_tenant;
+-- What it is given it may look at: the view apps_installed calls it.
+GRANT EXECUTE ON FUNCTION sms_outbox.credentials_held(jsonb, jsonb) TO sms_outbox_operator, sms_outbox_monitor;
 GRANT SELECT ON sms_outbox.provider, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
 GRANT EXECUTE ON FUNCTION sms_outbox.health_checks(), sms_outbox.partitions(), sms_outbox.setting(text) TO sms_outbox_operator, sms_outbox_monitor;
 GRANT EXECUTE ON FUNCTION sms_outbox.metrics() TO sms_outbox_api, sms_outbox_operator, sms_outbox_monitor;
