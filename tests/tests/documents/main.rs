@@ -14,8 +14,9 @@ use session::Session;
 use sms_outbox_tests::{Cluster, Database, Major};
 
 /// The pages with blocks that run, and whether the database has the extension when they begin.
-const RUN: [(&str, bool); 9] = [
+const RUN: [(&str, bool); 10] = [
     ("README.md", false),
+    ("docs/guides/credentials.md", true),
     ("docs/guides/enqueue.md", false),
     ("docs/guides/http.md", false),
     ("docs/guides/operate.md", true),
@@ -39,6 +40,7 @@ macro_rules! pages {
 
 pages! {
     the_tour_of_the_readme "README.md",
+    credentials "docs/guides/credentials.md",
     enqueue "docs/guides/enqueue.md",
     http "docs/guides/http.md",
     operate "docs/guides/operate.md",

@@ -51,8 +51,8 @@ pub(super) struct WorkerArgs {
     metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     keys: KeyArgs,
-    /// Folders that credentials of the form file:/path may be in, divided by commas
-    /// [default: /etc/sms-outbox/credentials, and $CREDENTIALS_DIRECTORY where it is set]
+    /// Folders that credentials of the form file:/path may be in, divided by commas; else they are
+    /// /etc/sms-outbox/credentials and $CREDENTIALS_DIRECTORY
     #[arg(long, env = "SMS_OUTBOX_CREDENTIALS_DIR", value_name = "DIR")]
     credentials_dir: Option<Folders>,
     #[command(flatten)]

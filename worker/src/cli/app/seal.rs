@@ -69,9 +69,11 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &SealArgs) -
             &json!({"apps": apps, "sealed": sealed, "resealed": resealed, "key": newest, "done": args.yes}),
         );
     }
-    let (plain, old) = (count(sealed, "plain credential"), count(resealed, "credential of older keys"));
-    let verb = if args.yes { "sealed" } else { "would seal" };
-    terminal.line(&format!("{verb} {plain} and {old} with key {newest}, in {}", count(apps, "app")))?;
+    let (verb, all) = (if args.yes { "sealed" } else { "would seal" }, count(sealed + resealed, "credential"));
+    let apps_changed = count(apps, "app");
+    terminal.line(&format!(
+        "{verb} {all} ({sealed} plain, {resealed} of older keys) with key {newest}, in {apps_changed}"
+    ))?;
     if !args.yes && apps > 0 {
         terminal.note("nothing is written yet; all workers must have the key first, then: sms-outbox app seal --yes");
     }
