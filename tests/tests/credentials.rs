@@ -114,10 +114,12 @@ async fn sealed_credentials_open_in_their_place_alone(major: Major) -> Result<()
     let sms = shop.queue_for("other", "").await?;
     let told = expect_refused(&shop, &sms, "credential_unavailable").await?;
     ensure!(told.contains("\"bearer_token\"") && told.contains("sealed for another app"), "{told}");
-    let change = "UPDATE sms_outbox.organization_app SET config = jsonb_set(config, '{bearer_token}', to_jsonb(
-                      overlay(config ->> 'bearer_token' PLACING CASE right(config ->> 'bearer_token', 9) WHEN 'AAAAAAAAA' THEN 'B' ELSE 'A' END
-                              FROM length(config ->> 'bearer_token') - 8 FOR 1)))";
-    shop.database.sql(&format!("{change} WHERE app_id = {app}")).await?;
+    let change = "UPDATE sms_outbox.organization_app AS a
+                     SET config = a.config || jsonb_build_object('bearer_token', overlay(t.token PLACING
+                                      CASE substr(t.token, t.at, 1) WHEN 'A' THEN 'B' ELSE 'A' END FROM t.at FOR 1))
+                    FROM (SELECT app_id, config ->> 'bearer_token' AS token, length(config ->> 'bearer_token') - 8 AS at
+                            FROM sms_outbox.organization_app) AS t";
+    shop.database.sql(&format!("{change} WHERE t.app_id = a.app_id AND a.app_id = {app}")).await?;
     let tampered = shop.queue("").await?;
     let told = expect_refused(&shop, &tampered, "credential_unavailable").await?;
     ensure!(told.contains("it was changed"), "{told}");
