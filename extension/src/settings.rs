@@ -34,6 +34,7 @@ static MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(10);
 static LEASE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2 * MINUTE);
 static MAINTENANCE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static OVERRIDE_LIMITS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static PLAIN_CREDENTIALS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static WAKEUP: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::coalesced);
 
 /// Tells PostgreSQL of the settings, and that nobody else may use the prefix.
@@ -66,6 +67,14 @@ pub(crate) fn define() {
         c"coalesced: the background worker sends one NOTIFY for many commits (needs shared_preload_libraries); \
           trigger: NOTIFY in each enqueuing transaction, which serializes their commits; off: workers poll.",
         &WAKEUP,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"sms_outbox.plain_credentials",
+        c"Whether an app may be installed whose credentials are plain text, neither sealed nor references.",
+        c"",
+        &PLAIN_CREDENTIALS,
         GucContext::Suset,
         GucFlags::default(),
     );

@@ -22,7 +22,7 @@ INSERT INTO sms_outbox.provider (slug, name, config) VALUES
      "base_url": {"type": "string", "required": false, "secret": false, "description": "Address of the API instead of the provider''s own, for a proxy or the sandbox; https, or http on the loopback interface."},
      "allow_http": {"type": "boolean", "required": false, "secret": false, "description": "Allow plain http to a host other than the loopback interface; credentials then cross the network unencrypted."}}'),
 ('generic-http', 'HTTP gateway', '{
-     "url": {"type": "string", "required": true, "secret": false, "description": "Address that takes the request; https, or http on the loopback interface."},
+     "url": {"type": "string", "required": true, "secret": false, "description": "Address that takes the request; https, or http with allow_http. Workers send into their own network, loopback included, only with --allow-address."},
      "method": {"type": "string", "required": false, "secret": false, "description": "POST (the default), PUT or GET."},
      "format": {"type": "string", "required": false, "secret": false, "description": "How the fields of `body` are sent: json (the default), form, or query (in the address, as GET needs it)."},
      "headers": {"type": "object", "required": false, "secret": true, "description": "Header names and templates of their values."},

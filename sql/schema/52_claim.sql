@@ -18,7 +18,7 @@ COMMENT ON FUNCTION sms_outbox.require_read_committed() IS 'Called first by ever
 
 CREATE FUNCTION sms_outbox.claim(worker text, ids sms_outbox.message_id[], apps bigint[])
     RETURNS TABLE (id sms_outbox.message_id, result text, attempt smallint, app_id bigint, provider_slug text, lease_seconds double precision,
-                   mobile text, message text, sender text, config jsonb, traceparent text, waited_seconds double precision)
+                   mobile text, message text, sender text, config jsonb, traceparent text, waited_seconds double precision, organization_id text)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
     -- Whatever the statistics say: keys are looked up, and the payloads are hashed, not compared each with each.
@@ -120,7 +120,8 @@ BEGIN
            m.mobile, m.body, m.sender,
            CASE WHEN j.result = 'leased' AND row_number() OVER (PARTITION BY j.app_id, j.result ORDER BY j.place) = 1 THEN a.config END,
            m.meta ->> 'traceparent',
-           CASE j.result WHEN 'leased' THEN greatest(extract(epoch FROM clock_timestamp() - j.since), 0)::double precision END
+           CASE j.result WHEN 'leased' THEN greatest(extract(epoch FROM clock_timestamp() - j.since), 0)::double precision END,
+           j.organization_id
       FROM judged AS j
       LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = j.app_id AND j.result = 'leased'
       LEFT JOIN sms_outbox.message AS m ON m.id = j.id AND m.id = ANY (ids) AND m.id BETWEEN lowest AND highest AND j.result = 'leased'

@@ -1,5 +1,28 @@
 -- Operators: the installed apps.
 
+-- The same rules as worker/src/provider/credential.rs has.
+CREATE FUNCTION sms_outbox.credentials_held(fields jsonb, config jsonb) RETURNS TABLE (field text, held text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT t.field,
+           CASE WHEN t.text ~ '^sealed:v1:[A-Za-z0-9_-]{1,32}:[A-Za-z0-9+/]{38,}={0,2}$' THEN 'sealed ' || pg_catalog.split_part(t.text, ':', 3)
+                WHEN t.text ~ '^env:[A-Za-z_][A-Za-z0-9_]{0,127}$' THEN 'env'
+                WHEN t.text ~ '^file:/.' THEN 'file'
+                WHEN t.text ~ '^(sealed|env|file):' THEN 'malformed'
+                -- A header that takes its credential from another field is none.
+                WHEN t.within AND t.text ~ '\{\{-?\s*secrets\.' THEN 'template'
+                ELSE 'plain' END
+      FROM pg_catalog.jsonb_each(fields) AS f (name, declared)
+      CROSS JOIN LATERAL (
+          SELECT f.name, false, config ->> f.name WHERE pg_catalog.jsonb_typeof(config -> f.name) = 'string'
+          UNION ALL
+          SELECT f.name || '.' || e.key, true, e.value #>> '{}'
+            FROM pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(config -> f.name) WHEN 'object' THEN config -> f.name END) AS e (key, value)
+           WHERE pg_catalog.jsonb_typeof(e.value) = 'string') AS t (field, within, text)
+     WHERE (f.declared ->> 'secret')::boolean AND t.text <> '';
+END;
+COMMENT ON FUNCTION sms_outbox.credentials_held(jsonb, jsonb) IS 'How the secret fields of a configuration hold their credentials, by the fields of the provider: sealed with a key, env or file (references), template, plain; never a value. Internal: views and checks call it.';
+
 -- The configuration of an app is checked against the catalog when it is installed, not when a message fails.
 CREATE FUNCTION sms_outbox.check_config(provider_slug text, config jsonb) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -7,6 +30,7 @@ AS $$
 DECLARE
     fields jsonb;
     field text;
+    part text;
     declared jsonb;
 BEGIN
     SELECT p.config INTO fields FROM sms_outbox.provider AS p WHERE p.slug = provider_slug;
@@ -35,11 +59,26 @@ BEGIN
         ELSIF jsonb_typeof(config -> field) <> declared ->> 'type' THEN
             RAISE EXCEPTION 'config: field "%" must be a %, not a %', field, declared ->> 'type', jsonb_typeof(config -> field)
                 USING ERRCODE = '22023', COLUMN = 'config', HINT = declared ->> 'description';
+        ELSIF (declared ->> 'secret')::boolean AND jsonb_typeof(config -> field) = 'object' THEN
+            SELECT e.key INTO part FROM jsonb_each(config -> field) AS e WHERE jsonb_typeof(e.value) <> 'string';
+            IF FOUND THEN
+                RAISE EXCEPTION 'config: field "%.%" must be a string', field, part
+                    USING ERRCODE = '22023', COLUMN = 'config', HINT = declared ->> 'description';
+            END IF;
+        END IF;
+    END LOOP;
+    FOR field, part IN SELECT h.field, h.held FROM sms_outbox.credentials_held(fields, config) AS h LOOP
+        IF part = 'malformed' THEN
+            RAISE EXCEPTION 'config: field "%" begins like a sealed value or a reference and is none', field
+                USING ERRCODE = '22023', COLUMN = 'config', HINT = 'Write env:NAME or file:/absolute/path, or seal the text: sms-outbox app install with --credential-keys-file.';
+        ELSIF part = 'plain' AND NOT sms_outbox.setting('plain_credentials')::boolean THEN
+            RAISE EXCEPTION 'config: field "%" holds a credential as plain text, which the setting sms_outbox.plain_credentials forbids', field
+                USING ERRCODE = '22023', COLUMN = 'config', HINT = 'Write env:NAME or file:/absolute/path, or seal the text: sms-outbox app install with --credential-keys-file.';
         END IF;
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.check_config(text, jsonb) IS 'Refuses (22023) an app configuration that the provider''s catalog entry does not allow: an unknown field, a missing one, a wrong type.';
+COMMENT ON FUNCTION sms_outbox.check_config(text, jsonb) IS 'Refuses (22023) an app configuration that the provider''s catalog entry does not allow: an unknown field, a missing one, a wrong type, a secret that is neither sealed nor a reference where the setting sms_outbox.plain_credentials is off.';
 
 CREATE FUNCTION sms_outbox.install_app(
     organization_id text, provider_slug text, name text, config jsonb, "position" integer DEFAULT 100, weight integer DEFAULT 1,
@@ -133,6 +172,24 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean) IS 'Changes an installed app; NULL leaves as it is, a rate of 0 removes the limit. config replaces the whole configuration, and closes the app''s breaker. Claims made from now on use the new one.';
+
+CREATE FUNCTION sms_outbox.app_credentials(app bigint DEFAULT NULL)
+    RETURNS TABLE (app_id bigint, organization_id text, provider_slug text, config jsonb)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    visible CONSTANT text := sms_outbox.visible_organization();
+BEGIN
+    IF app IS NOT NULL THEN
+        RETURN QUERY SELECT a.app_id, a.organization_id, a.provider_slug, a.config FROM sms_outbox.installed_app(app) AS a;
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT a.app_id, a.organization_id, a.provider_slug, a.config FROM sms_outbox.organization_app AS a
+                  WHERE a.uninstalled_at IS NULL AND visible IN (a.organization_id, '*') ORDER BY a.app_id;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.app_credentials(bigint) IS 'The configurations of installed apps, credentials included: beside claim() the only way to them, for workers and for sms-outbox app seal. One app is locked until the end of the transaction.';
 
 CREATE FUNCTION sms_outbox.uninstall_app(app_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

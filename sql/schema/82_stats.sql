@@ -9,11 +9,14 @@ CREATE VIEW sms_outbox.apps_installed AS
 SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.weight, a.max_in_flight, a.rate, a.resend_unclear,
        a.paused_at IS NOT NULL AS paused, a.paused_reason, s.state,
        ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(a.config) AS k ORDER BY k) AS config_set,
+       coalesce((SELECT pg_catalog.jsonb_object_agg(h.field, h.held)
+                   FROM sms_outbox.provider AS p CROSS JOIN LATERAL sms_outbox.credentials_held(p.config, a.config) AS h
+                  WHERE p.slug = a.provider_slug AND h.held <> 'template'), '{}') AS credentials,
        -- Scheme, host and port: no path, and nothing with a user name in it.
        pg_catalog.substring(coalesce(a.config ->> 'base_url', a.config ->> 'url'), '^https?://[^/?#@]+(?=[/?#]|$)') AS address,
        a.installed_at
   FROM sms_outbox.organization_app AS a JOIN sms_outbox.visible_app_state AS s ON s.app_id = a.app_id;
-COMMENT ON VIEW sms_outbox.apps_installed IS 'The installed apps. config_set names the fields that are set, never their values.';
+COMMENT ON VIEW sms_outbox.apps_installed IS 'The installed apps. config_set names the fields that are set; credentials says how secret ones hold theirs: sealed and the name of the key, env or file (references), plain. Never a value.';
 
 CREATE VIEW sms_outbox.queue_stats AS
 WITH waiting AS (

@@ -81,6 +81,17 @@ BEGIN
     detail := coalesce('apps with an open breaker: ' || names || '; see sms_outbox.app_stats for their last error', 'no breaker is open');
     RETURN NEXT;
 
+    -- The pretend provider takes any text.
+    SELECT count(*) INTO amount
+      FROM sms_outbox.organization_app AS a JOIN sms_outbox.provider AS p ON p.slug = a.provider_slug
+     WHERE a.uninstalled_at IS NULL AND a.provider_slug <> 'sandbox'
+       AND EXISTS (SELECT FROM sms_outbox.credentials_held(p.config, a.config) AS h WHERE h.held = 'plain');
+    "check" := 'credentials';
+    status := CASE WHEN amount > 0 THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN amount > 0 THEN amount || ' apps hold plain credentials, which every copy and backup of the database shows; seal them: sms-outbox app seal'
+              ELSE 'none is plain' END;
+    RETURN NEXT;
+
     SELECT max(x.age) INTO oldest FROM (
         SELECT now() - s.xact_start AS age FROM pg_stat_activity AS s WHERE s.backend_xmin IS NOT NULL OR s.backend_xid IS NOT NULL
         UNION ALL SELECT now() - p.prepared FROM pg_prepared_xacts AS p) AS x;

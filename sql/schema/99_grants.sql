@@ -79,6 +79,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization()
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 
+GRANT EXECUTE ON FUNCTION sms_outbox.credentials_held(jsonb, jsonb) TO sms_outbox_tenant;
+
 -- Applications: enqueue (see 20_extension_functions.sql) and read.
 GRANT SELECT ON sms_outbox.outbox, sms_outbox.attempts, sms_outbox_api.outbox, sms_outbox_api.attempts TO sms_outbox_app, sms_outbox_operator;
 GRANT EXECUTE ON FUNCTION
@@ -105,6 +107,7 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.goodbye(text),
     sms_outbox.claim(text, sms_outbox.message_id[], bigint[]),
     sms_outbox.leases(text),
+    sms_outbox.app_credentials(bigint),
     sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]),
     sms_outbox.setting(text)
    TO sms_outbox_worker;
@@ -132,5 +135,8 @@ GRANT SELECT ON sms_outbox.queue_stats, sms_outbox.waiting, sms_outbox.app_stats
    TO sms_outbox_operator, sms_outbox_monitor;
 GRANT SELECT ON sms_outbox.limits TO sms_outbox_app, sms_outbox_operator, sms_outbox_monitor;
 GRANT SELECT ON sms_outbox.provider, sms_outbox.suppressed, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
+GRANT SELECT ON sms_outbox.provider TO sms_outbox_tenant;
+-- What it is given it may look at: the view apps_installed calls it.
+GRANT EXECUTE ON FUNCTION sms_outbox.credentials_held(jsonb, jsonb) TO sms_outbox_operator, sms_outbox_monitor;
 GRANT EXECUTE ON FUNCTION sms_outbox.health_checks(), sms_outbox.partitions(), sms_outbox.setting(text) TO sms_outbox_operator, sms_outbox_monitor;
 GRANT EXECUTE ON FUNCTION sms_outbox.metrics() TO sms_outbox_api, sms_outbox_operator, sms_outbox_monitor;

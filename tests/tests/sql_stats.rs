@@ -182,6 +182,7 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
         "retention",
         "held",
         "apps",
+        "credentials",
         "horizon",
     ];
     assert_eq!(names, expected.map(|name| json!({ "check": name })));

@@ -4,10 +4,14 @@
 pub mod file;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use secrecy::SecretString;
+
+use crate::provider::credential::Credentials;
+use crate::provider::egress::Networks;
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -32,6 +36,10 @@ pub struct WorkerSettings {
     pub drain_timeout: Duration,
     /// How often the worker says that it lives.
     pub heartbeat_interval: Duration,
+    /// With what sealed and referred credentials are resolved.
+    pub credentials: Arc<Credentials>,
+    /// Networks of its surroundings that requests may go to.
+    pub allowed: Networks,
     /// Where scrapes of the metrics are answered; `None` counts nothing.
     pub metrics_listen: Option<SocketAddr>,
 }

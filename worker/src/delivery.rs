@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{Instrument, field};
 
+use serde_json::Value;
+
 use crate::message::AttemptStatus;
 use crate::metrics;
 use crate::outbox::{Lease, Outcome};
@@ -52,8 +54,8 @@ impl Delivery {
     }
 
     /// With what sealed and referred credentials are resolved.
-    pub fn with_credentials(self, credentials: Credentials) -> Self {
-        Self { credentials: Arc::new(credentials), ..self }
+    pub fn with_credentials(self, credentials: Arc<Credentials>) -> Self {
+        Self { credentials, ..self }
     }
 
     /// Makes the one request of this attempt, or none. `claimed_at` was read before the claim was asked for, so that
@@ -63,28 +65,43 @@ impl Delivery {
         let reference = format!("{}-{}", lease.id, lease.attempt);
         let sms =
             Sms { mobile: &lease.mobile, body: &lease.body, sender: lease.sender.as_deref(), reference: &reference };
-        let provider = self.registry.get(&lease.slug);
-        let end = match provider {
-            Some(provider) => self.attempt(provider, lease, &sms, claimed_at).await,
-            None => End::unsent(Verdict::ended(
-                AttemptStatus::RefusedAccount,
-                "provider_unknown",
-                format!("This worker does not know the provider {:?}; update the worker.", lease.slug),
-            )),
+        let outcome = match self.registry.get(&lease.slug) {
+            Some(provider) => self.deliver_by(provider, lease, &sms, claimed_at).await,
+            None => {
+                let fault = format!("This worker does not know the provider {:?}; update the worker.", lease.slug);
+                End::unusable("provider_unknown", fault).outcome(&sms, Vec::new())
+            }
         };
-        let fields = provider.map(|provider| provider.fields()).unwrap_or_default();
-        let outcome = end.outcome(&sms, config::secrets(fields, &lease.config));
         log(lease, &outcome, started.elapsed());
         outcome
     }
 
-    async fn attempt(&self, provider: &dyn Provider, lease: &Lease, sms: &Sms<'_>, claimed_at: Instant) -> End {
-        let account = match provider.open(&lease.config) {
-            Ok(account) => account,
-            Err(error) => {
-                let message = format!("The app cannot be used: {error}");
-                return End::unsent(Verdict::ended(AttemptStatus::RefusedAccount, "config_invalid", message));
+    async fn deliver_by(&self, provider: &dyn Provider, lease: &Lease, sms: &Sms<'_>, claimed_at: Instant) -> Outcome {
+        let fields = provider.fields();
+        // Files of credentials are few, small and local: not worth a thread of their own.
+        match self.credentials.resolve(&lease.organization, &lease.slug, fields, &lease.config) {
+            Ok(config) => {
+                let end = self.attempt(provider, &config, lease, sms, claimed_at).await;
+                end.outcome(sms, config::secrets(fields, &config))
             }
+            Err(error) => {
+                let fault = format!("The app's credentials are not to be had: {error}");
+                End::unusable("credential_unavailable", fault).outcome(sms, config::secrets(fields, &lease.config))
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        provider: &dyn Provider,
+        config: &Value,
+        lease: &Lease,
+        sms: &Sms<'_>,
+        claimed_at: Instant,
+    ) -> End {
+        let account = match provider.open(config) {
+            Ok(account) => account,
+            Err(error) => return End::unusable("config_invalid", format!("The app cannot be used: {error}")),
         };
         let request = match account.request(sms) {
             Ok(request) => request,
@@ -133,6 +150,10 @@ struct End {
 }
 
 impl End {
+    fn unusable(code: &str, fault: String) -> Self {
+        Self::unsent(Verdict::ended(AttemptStatus::RefusedAccount, code, fault))
+    }
+
     fn unsent(verdict: Verdict) -> Self {
         Self { verdict, response: None, credentials: Vec::new() }
     }

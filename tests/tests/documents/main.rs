@@ -16,6 +16,7 @@ use sms_outbox_tests::{Cluster, Database, Major};
 /// The pages with blocks that run, and whether the database has the extension when they begin.
 const RUN: &[(&str, bool)] = &[
     ("README.md", false),
+    ("docs/guides/credentials.md", true),
     ("docs/guides/enqueue.md", false),
     ("docs/guides/http.md", false),
     ("docs/guides/keys-and-tokens.md", true),
@@ -41,6 +42,7 @@ macro_rules! pages {
 
 pages! {
     the_tour_of_the_readme "README.md",
+    credentials "docs/guides/credentials.md",
     enqueue "docs/guides/enqueue.md",
     http "docs/guides/http.md",
     keys_and_tokens "docs/guides/keys-and-tokens.md",

@@ -3,6 +3,7 @@
 
 mod api;
 mod app;
+mod credentials;
 mod doctor;
 mod enqueue;
 mod failure;

@@ -1,15 +1,19 @@
 //! `sms-outbox worker`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::credentials::{EgressArgs, KeyArgs};
 use super::{Global, session};
 use crate::config::{self, WorkerSettings, duration, worker_name};
 use crate::dispatcher;
+use crate::provider::credential::Credentials;
+use crate::provider::credential::reference::Folders;
 
 /// Dispatch messages: claim what waits, hand it to the organizations' apps, record what came back
 ///
@@ -45,6 +49,14 @@ pub(super) struct WorkerArgs {
     /// Answer GET /metrics for Prometheus at this address, where anybody who reaches it may read them; nowhere, if not given
     #[arg(long, env = "SMS_OUTBOX_METRICS_LISTEN", value_name = "ADDRESS", value_parser = config::address)]
     metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Folders that credentials of the form file:/path may be in, divided by commas; else they are
+    /// /etc/sms-outbox/credentials and $CREDENTIALS_DIRECTORY
+    #[arg(long, env = "SMS_OUTBOX_CREDENTIALS_DIR", value_name = "DIR")]
+    credentials_dir: Option<Folders>,
+    #[command(flatten)]
+    egress: EgressArgs,
 }
 
 fn bounded_concurrency(text: &str) -> Result<usize, String> {
@@ -83,6 +95,11 @@ fn settings(global: &Global, args: WorkerArgs) -> anyhow::Result<WorkerSettings>
         drain_timeout: args.drain_timeout,
         heartbeat_interval: args.heartbeat_interval,
         metrics_listen: args.metrics_listen,
+        credentials: Arc::new(Credentials {
+            keys: args.keys.keys()?,
+            folders: args.credentials_dir.unwrap_or_else(Folders::usual),
+        }),
+        allowed: args.egress.allowed(),
     })
 }
 

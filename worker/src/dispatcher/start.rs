@@ -103,8 +103,13 @@ pub async fn run(
         poll_interval: settings.poll_interval,
         drain_timeout: settings.drain_timeout,
     };
-    let client = Client::new(ClientOptions { connect_timeout: settings.connect_timeout, ..ClientOptions::default() })?;
-    let delivery = Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout });
+    let client = Client::new(ClientOptions {
+        connect_timeout: settings.connect_timeout,
+        allowed: settings.allowed.clone(),
+        ..ClientOptions::default()
+    })?;
+    let delivery = Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout })
+        .with_credentials(settings.credentials.clone());
     let scheduler = Scheduler::new(&*worker, Limits::default());
     let dispatcher = Dispatcher::new(measured, Arc::new(Measured(delivery)), scheduler, options, signals);
     tracing::info!(worker, database = %outbox.target(), concurrency = settings.concurrency, listen = settings.listen, "worker ready");

@@ -144,6 +144,8 @@ pub struct Lease {
     pub attempt: i16,
     /// The app that makes it.
     pub app: AppId,
+    /// Whose app it is.
+    pub organization: OrganizationId,
     /// Its provider.
     pub slug: Arc<str>,
     /// How long the lease lasts, counted from the commit of the claim. A worker counts from before its call.

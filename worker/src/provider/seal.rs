@@ -197,7 +197,8 @@ mod tests {
             let keys = keys(&["k1"]);
             let _ = SealingKeys::parse(&text);
             prop_assert!(keys.open(&HERE, &text).is_err());
-            prop_assert!(keys.open(&HERE, &format!("{PREFIX}k1:{text}")).is_err());
+            let sealed = format!("{PREFIX}k1:{text}");
+            prop_assert!(keys.open(&HERE, &sealed).is_err());
         }
     }
 

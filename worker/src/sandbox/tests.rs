@@ -31,6 +31,8 @@ impl Bench {
     }
 
     pub(crate) async fn with(options: Options, client: ClientOptions) -> Self {
+        // As an operator would who tries out the URL of a gateway with the pretend one.
+        let client = ClientOptions { allowed: "127.0.0.0/8".parse().unwrap(), ..client };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -77,6 +79,7 @@ impl Bench {
             id: MessageId(uuid::Uuid::from_u128(7)),
             attempt: 1,
             app: AppId(1),
+            organization: "shop".into(),
             slug: Arc::from(slug),
             lasts: Duration::from_secs(120),
             mobile: MobileNumber::new(number),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::cli::failure::Usage;
 use crate::provider::Registry;
 use crate::provider::config::{Field, Kind};
+use crate::provider::credential::Held;
 
 /// A configuration, and which secrets were readable in the process's arguments.
 #[derive(Debug, Default, PartialEq)]
@@ -29,14 +30,16 @@ pub(super) fn read(slug: &str, words: &[String]) -> anyhow::Result<Given> {
             given.config.extend(object(&file(path)?, path)?);
         } else if word.trim_start().starts_with('{') {
             let object = object(word, "the argument")?;
-            given.visible.extend(object.keys().filter(|key| is_secret(fields, key)).cloned());
+            let shown = object.iter().filter(|(key, value)| shows_a_secret(fields, key, value));
+            given.visible.extend(shown.map(|(key, _)| key.clone()));
             given.config.extend(object);
         } else if let Some((key, value)) = word.split_once('=') {
             let text = match value.strip_prefix('@') {
                 // Editors end a file with a line end, which belongs to no credential.
                 Some(path) => file(path)?.trim_end_matches(['\r', '\n']).to_owned(),
                 None => {
-                    given.visible.extend(Some(key.to_owned()).filter(|key| is_secret(fields, key)));
+                    let shown = shows_a_secret(fields, key, &Value::from(value));
+                    given.visible.extend(shown.then(|| key.to_owned()));
                     value.to_owned()
                 }
             };
@@ -49,8 +52,10 @@ pub(super) fn read(slug: &str, words: &[String]) -> anyhow::Result<Given> {
     Ok(given)
 }
 
-fn is_secret(fields: &[Field], key: &str) -> bool {
-    fields.iter().any(|field| field.name == key && field.secret)
+/// A reference or a sealed value may be seen by anybody.
+fn shows_a_secret(fields: &[Field], key: &str, value: &Value) -> bool {
+    let plain = |field: &Field| value.as_str().is_none_or(|text| Held::of(text, field.kind) == Held::Plain);
+    fields.iter().any(|field| field.name == key && field.secret && plain(field))
 }
 
 /// A text becomes what the field wants: `allow_http=true` is a truth, not a word.
@@ -126,5 +131,9 @@ mod tests {
         assert_eq!((from_file.config[secret].as_str(), from_file.visible.len()), (Some("s3cret"), 0));
         let visible = words(&[&format!("{secret}=s3cret"), "sender=A"]).expect("good").visible;
         assert_eq!(visible, [secret]);
+        for reference in ["env:TOKEN", "file:/run/token"] {
+            assert_eq!(words(&[&format!("{secret}={reference}")]).expect("good").visible.len(), 0);
+            assert_eq!(words(&[&format!("{{\"{secret}\": \"{reference}\"}}")]).expect("good").visible.len(), 0);
+        }
     }
 }

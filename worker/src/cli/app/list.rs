@@ -1,5 +1,7 @@
 //! `sms-outbox app list` and `app providers`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use crate::cli::failure::Usage;
@@ -52,8 +54,24 @@ fn row(app: App) -> Vec<String> {
         format!("max {}", app.max_in_flight),
         app.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s")),
         state,
-        app.config_set.join(" "),
+        config(&app.config_set, &app.credentials),
     ]
+}
+
+/// Which fields are set, and how secret ones hold their credential.
+fn config(set: &[String], credentials: &BTreeMap<String, String>) -> String {
+    let held = |field: &str| -> Option<Vec<&str>> {
+        let of_it = credentials.iter().filter(|(name, _)| name.split('.').next() == Some(field));
+        let mut words: Vec<&str> = of_it.map(|(_, held)| held.as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        (!words.is_empty()).then_some(words)
+    };
+    let field = |field: &String| match held(field) {
+        Some(words) => format!("{field} ({})", words.join(", ")),
+        None => field.clone(),
+    };
+    set.iter().map(field).collect::<Vec<_>>().join(" ")
 }
 
 /// The state with its reason.

@@ -3,6 +3,7 @@
 mod given_config;
 mod install;
 pub(super) mod list;
+mod seal;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -26,6 +27,7 @@ pub(super) enum AppCommand {
     /// End a pause, and try an app again whose breaker is open
     Resume(AppArgs),
     Test(test::TestArgs),
+    Seal(seal::SealArgs),
 }
 
 /// One app.
@@ -109,6 +111,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, command: AppComman
             done(terminal, args.app_id, "resumed")?;
         }
         AppCommand::Test(args) => test::run(global, terminal, &args).await?,
+        AppCommand::Seal(args) => seal::run(global, terminal, &args).await?,
     }
     Ok(())
 }

@@ -392,6 +392,7 @@ fn lease(queue: &Queue, claim: Claim, attempt: i16) -> Option<Lease> {
         id: claim.id,
         attempt,
         app,
+        organization: queue.state.apps.get(&app)?.organization.clone(),
         slug: queue.state.apps.get(&app)?.slug.clone(),
         lasts: queue.state.rules.lease_timeout,
         mobile,

@@ -110,12 +110,14 @@ pub(super) fn claimed(claims: &[Claim], rows: &[Row]) -> Result<Vec<Claimed>, Er
                     configs.insert(app, Arc::new(config));
                 }
                 let slug: &str = row.try_get(4)?;
+                let organization: &str = row.try_get(12)?;
                 let mobile: &str = row.try_get(6)?;
                 let body: &str = row.try_get(7)?;
                 Claimed::Leased(Box::new(Lease {
                     id,
                     attempt: row.try_get(2)?,
                     app,
+                    organization: organization.into(),
                     slug: slug.into(),
                     lasts: seconds(row.try_get(5)?),
                     mobile: MobileNumber::new(mobile),

@@ -4,6 +4,7 @@
 //! not be a way to read anything: files of the operator's folders for credentials alone, and no variable of the worker's own.
 
 use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 use std::{env, fs, io};
 
 use io::Read as _;
@@ -89,6 +90,17 @@ fn credential(bytes: Vec<u8>) -> Result<String, ReferenceError> {
 /// The folders that files may be in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Folders(pub Vec<PathBuf>);
+
+impl FromStr for Folders {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let folders = text.split(',').map(str::trim).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let folders: Vec<PathBuf> = folders.collect();
+        let good = folders.iter().all(|folder| folder.is_absolute());
+        good.then_some(Self(folders)).ok_or("write absolute paths, divided by commas")
+    }
+}
 
 impl Folders {
     /// Where nothing else is set: `/etc/sms-outbox/credentials`, and the folder of systemd's `LoadCredential=`.

@@ -1,5 +1,7 @@
 //! Installed apps.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +26,8 @@ pub(crate) struct App {
     pub(crate) paused_reason: Option<String>,
     pub(crate) state: String,
     pub(crate) config_set: Vec<String>,
+    /// How each secret field holds its credential: `sealed KEY`, `env`, `file` or `plain`.
+    pub(crate) credentials: BTreeMap<String, String>,
     /// Where its requests go, when that is not the provider's own address.
     pub(crate) address: Option<String>,
     pub(crate) installed_at: Timestamp,
@@ -101,6 +105,36 @@ pub(crate) async fn update(
         (&policy.resend_unclear, Type::BOOL),
     ];
     call(client, statement, parameters).await
+}
+
+/// An app's configuration, credentials included.
+#[derive(Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) app_id: i64,
+    pub(crate) organization_id: String,
+    pub(crate) provider_slug: String,
+    pub(crate) config: Value,
+    /// The same as the database writes it, to see whether it is still the same.
+    text: String,
+}
+
+/// The configurations of all installed apps, or of those of one organization.
+pub(crate) async fn credentials(client: &Client, organization: Option<&str>) -> Result<Vec<Credentials>, Error> {
+    let statement = "SELECT pg_catalog.json_build_object('app_id', c.app_id, 'organization_id', c.organization_id,
+                            'provider_slug', c.provider_slug, 'config', c.config, 'text', c.config::text)
+                       FROM sms_outbox.app_credentials() AS c
+                      WHERE $1 IS NULL OR c.organization_id = $1 ORDER BY c.app_id";
+    rows(client, statement, &[(&organization, Type::TEXT)]).await
+}
+
+/// Replaces fields of a configuration, unless it was changed meanwhile; says whether it was not.
+pub(crate) async fn replace_credentials(client: &Client, app: &Credentials, fields: &Value) -> Result<bool, Error> {
+    // app_credentials() of one app locks it until the end of the statement.
+    let statement = "SELECT sms_outbox.update_app(app_id => c.app_id, config => c.config || $2)
+                       FROM sms_outbox.app_credentials($1) AS c WHERE c.config::text = $3";
+    let parameters: super::Parameters<'_> =
+        &[(&app.app_id, Type::INT8), (&Json(fields), Type::JSONB), (&app.text, Type::TEXT)];
+    Ok(!client.query_typed(statement, parameters).await?.is_empty())
 }
 
 /// Uninstalls an app: its live attempts finish, its history stays.
