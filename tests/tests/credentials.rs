@@ -71,7 +71,8 @@ async fn expect_refused(shop: &Shop, sms: &Sms, code: &str) -> Result<String> {
     ensure!(line.status == "refused_account" && line.code.as_deref() == Some(code), "{line:?}");
     shop.wait_for(sms, "waits_for", "account_refused").await?;
     ensure!(shop.seen(sms).await? == (0, 0), "a request went out");
-    let told = "SELECT error_message FROM sms_outbox.attempts WHERE id = $1::text AND error_message IS NOT NULL LIMIT 1";
+    let told =
+        "SELECT error_message FROM sms_outbox.attempts WHERE id = $1::text AND error_message IS NOT NULL LIMIT 1";
     let told: String = shop.database.value(told, &[&sms.id]).await?;
     ensure!(!told.contains(TOKEN) && !told.contains("127.0.0.1"), "{told}");
     Ok(told)
@@ -157,9 +158,7 @@ async fn keys_rotate_without_a_gap(major: Major) -> Result<()> {
         ensure!(!told.contains(TOKEN), "{told}");
         anyhow::Ok(serde_json::from_str::<Value>(&told)?)
     };
-    let expected = |sealed: i64, resealed: i64, apps: i64, done: bool| {
-        json!({"apps": apps, "sealed": sealed, "resealed": resealed, "key": "new", "done": done})
-    };
+    let expected = |sealed: i64, resealed: i64, apps: i64, done: bool| json!({"apps": apps, "sealed": sealed, "resealed": resealed, "key": "new", "done": done});
     ensure!(seal(&[]).await? == expected(1, 1, 2, false), "a dry run");
     ensure!(held(&shop, plain).await? == json!({"bearer_token": "plain"}), "a dry run writes nothing");
     ensure!(seal(&["--yes"]).await? == expected(1, 1, 2, true));
@@ -229,16 +228,18 @@ async fn plain_credentials_can_be_forbidden(major: Major) -> Result<()> {
     let install = |slug: &str, config: &Value| {
         format!("SELECT sms_outbox.install_app('shop', '{slug}', 'n', $config${config}$config$)")
     };
-    let generic = |headers: Value, secrets: Value| {
-        json!({"url": "https://gateway.example/", "body": {}, "success": {"status": [200]}, "headers": headers, "secrets": secrets})
-    };
+    let generic = |headers: Value, secrets: Value| json!({"url": "https://gateway.example/", "body": {}, "success": {"status": [200]}, "headers": headers, "secrets": secrets});
     let header = json!({"Authorization": "Bearer {{ secrets.key }}"});
     for (slug, config, field) in [
         ("taqnyat-sms", json!({"bearer_token": TOKEN}), "\"bearer_token\""),
         ("taqnyat-sms", json!({"bearer_token": "env:A-B"}), "\"bearer_token\""),
         ("taqnyat-sms", json!({"bearer_token": "file:relative"}), "\"bearer_token\""),
         ("taqnyat-sms", json!({"bearer_token": "sealed:v2:a:b"}), "\"bearer_token\""),
-        ("twilio-sms", json!({"account_sid": "AC", "auth_token": "env:A", "api_key_secret": TOKEN}), "\"api_key_secret\""),
+        (
+            "twilio-sms",
+            json!({"account_sid": "AC", "auth_token": "env:A", "api_key_secret": TOKEN}),
+            "\"api_key_secret\"",
+        ),
         ("generic-http", generic(header.clone(), json!({"key": TOKEN})), "\"secrets.key\""),
         ("generic-http", generic(json!({"X-Key": TOKEN}), json!({})), "\"headers.X-Key\""),
         ("generic-http", generic(header.clone(), json!({"key": {"deep": TOKEN}})), "\"secrets.key\""),

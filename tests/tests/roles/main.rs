@@ -88,7 +88,7 @@ fn checks() -> Vec<(&'static str, String, &'static [&'static str])> {
         ),
         (
             "a role of the extension that can do more than it is for",
-            "SELECT rolname AS f FROM pg_roles WHERE rolname LIKE 'sms\\_outbox\\_%' AND (rolsuper OR rolcanlogin OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication)
+            "SELECT rolname AS f FROM pg_roles WHERE rolname LIKE 'sms\\_outbox\\_%' AND (rolsuper OR rolcanlogin OR rolbypassrls <> (rolname = 'sms_outbox_owner') OR rolcreaterole OR rolcreatedb OR rolreplication)
              UNION ALL SELECT m.member::regrole || ' in ' || m.roleid::regrole FROM pg_auth_members AS m
               WHERE m.roleid::regrole::text IN ('sms_outbox_owner', 'sms_outbox_tenant')
                  OR (m.member::regrole::text LIKE 'sms\\_outbox\\_%' AND m.member::regrole::text <> 'sms_outbox_owner')".to_owned(),

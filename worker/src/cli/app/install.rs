@@ -92,8 +92,7 @@ pub(super) async fn update(global: &Global, terminal: &Terminal, args: &UpdateAr
         let Some(app) = installed.into_iter().find(|app| app.app_id == args.app.app_id) else {
             bail!("app_id: there is no installed app {}; see sms-outbox app list", args.app.app_id);
         };
-        config =
-            Some(checked_config(terminal, &app.organization_id, &app.provider_slug, &args.config, &args.store)?);
+        config = Some(checked_config(terminal, &app.organization_id, &app.provider_slug, &args.config, &args.store)?);
     }
     apps::update(&client, args.app.app_id, args.name.as_deref(), config.as_ref(), &policy).await?;
     done(terminal, args.app.app_id, "updated")

@@ -65,9 +65,8 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &SealArgs) -
         }
     }
     if terminal.is_json() {
-        return terminal.json(
-            &json!({"apps": apps, "sealed": sealed, "resealed": resealed, "key": newest, "done": args.yes}),
-        );
+        return terminal
+            .json(&json!({"apps": apps, "sealed": sealed, "resealed": resealed, "key": newest, "done": args.yes}));
     }
     let (verb, all) = (if args.yes { "sealed" } else { "would seal" }, count(sealed + resealed, "credential"));
     let apps_changed = count(apps, "app");
