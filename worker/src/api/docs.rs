@@ -91,6 +91,20 @@ pub(super) fn finished(mut document: OpenApi) -> OpenApi {
     document
 }
 
+/// The document as text.
+pub(super) fn written(document: &OpenApi) -> String {
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    // utoipa has no word for it: an empty parameter is one that is not given.
+    if let Some(parameters) = document.pointer_mut("/paths/~1api~1v1~1sms~1outbox/get/parameters") {
+        for parameter in parameters.as_array_mut().into_iter().flatten() {
+            if parameter["in"] == "query" {
+                parameter["allowEmptyValue"] = json!(true);
+            }
+        }
+    }
+    serde_json::to_string_pretty(&document).unwrap_or_default()
+}
+
 /// The refusals of a call, by status, each with its codes.
 fn problems(groups: &[&[Code]]) -> BTreeMap<String, RefOr<Described>> {
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();

@@ -67,7 +67,7 @@ pub(super) struct Message {
     /// The sender that was asked for.
     #[schema(required, example = "MyShop", max_length = 16)]
     sender: Option<String>,
-    /// When it was, or is, due.
+    /// When it was asked to be sent; `null` for at once.
     #[schema(required, value_type = Option<String>, format = DateTime, example = "2026-11-23T18:58:58.123456Z")]
     datetime: Option<Timestamp>,
     /// The provider to which it is pinned.

@@ -28,7 +28,6 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::router::openapi;
 use self::service::Service;
 use crate::metrics::api::ApiMetrics;
 use crate::outbox::postgres::api::{ApiDatabase, Limits};

@@ -35,7 +35,7 @@ fn probes() -> OpenApiRouter<Service> {
 }
 
 /// The OpenAPI document of the API.
-pub fn openapi() -> OpenApi {
+fn openapi() -> OpenApi {
     let mut document = calls().into_openapi();
     document.merge(probes().into_openapi());
     docs::finished(document)
@@ -43,7 +43,7 @@ pub fn openapi() -> OpenApi {
 
 /// The whole API.
 pub(super) fn router(service: Service, settings: &ApiSettings) -> Router {
-    let document = openapi().to_pretty_json().unwrap_or_default();
+    let document = docs::written(&openapi());
     let limited = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(layers::overloaded))
         .layer(LoadShedLayer::new())
