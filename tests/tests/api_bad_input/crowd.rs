@@ -28,8 +28,9 @@ async fn crowded(major: Major) -> Result<Fixture> {
     Fixture::of(queue, api).await
 }
 
-/// Connections that keep coming, send this much, and then a byte now and then, or nothing.
-fn besiege(address: &str, head: Vec<u8>, drip: bool) -> JoinSet<()> {
+/// Three times as many connections as there are places. Each sends this much, and then a byte now and then, or nothing;
+/// those that are given up come again, if they are of that kind.
+fn besiege(address: &str, head: Vec<u8>, drip: bool, again: bool) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     for _ in 0..3 * CONNECTIONS {
         let (address, head) = (address.to_owned(), head.clone());
@@ -40,6 +41,9 @@ fn besiege(address: &str, head: Vec<u8>, drip: bool) -> JoinSet<()> {
                 while alive {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                     alive = if drip { stream.write_all(b"x").await.is_ok() } else { !is_closed(&stream) };
+                }
+                if !again {
+                    return;
                 }
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
@@ -81,14 +85,15 @@ pub(crate) async fn slow_and_silent_clients(major: Major) -> Result<()> {
     );
     let unread = "GET /openapi.json HTTP/1.1\r\nHost: api\r\n\r\n".repeat(400);
     let kinds = [
-        (String::new(), false),
-        ("POST /".to_owned(), true),
-        (format!("POST {OUTBOX} HTTP/1.1\r\nX: "), true),
-        (body, true),
-        (unread, false),
+        (String::new(), false, true),
+        ("POST /".to_owned(), true, true),
+        (format!("POST {OUTBOX} HTTP/1.1\r\nX: "), true, true),
+        (body, true, true),
+        // Answers that nobody reads.
+        (unread, false, false),
     ];
-    for (round, (head, drip)) in kinds.iter().enumerate() {
-        let mut crowd = besiege(&address, head.clone().into_bytes(), *drip);
+    for (round, (head, drip, again)) in kinds.iter().enumerate() {
+        let mut crowd = besiege(&address, head.clone().into_bytes(), *drip, *again);
         // Until they have taken what there is.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let start = format!("{round} {}", head.chars().take(20).collect::<String>());
