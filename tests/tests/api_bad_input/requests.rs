@@ -1,16 +1,14 @@
-//! Everything of a request but its body: methods, paths, ids, parameters, headers.
+//! Everything of a request but its headers and body: methods, paths, ids, parameters.
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use sms_outbox_tests::{Api, Major, queue};
 
-use crate::fixture::{Fixture, OUTBOX, good, with};
+use crate::fixture::{Fixture, OUTBOX};
 use crate::raw;
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
-
 /// A request and how it is refused.
-struct Row {
+pub(crate) struct Row {
     name: String,
     bytes: Vec<u8>,
     status: u16,
@@ -19,7 +17,7 @@ struct Row {
 }
 
 impl Fixture {
-    fn row(
+    pub(crate) fn row(
         &self,
         name: impl Into<String>,
         bytes: Vec<u8>,
@@ -36,14 +34,7 @@ impl Fixture {
         self.row(shown, self.get(&format!("{OUTBOX}?{query}")), 422, code, field)
     }
 
-    /// POST of a good message with these headers beside the key and the length.
-    fn headed(&self, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-        let length = body.len().to_string();
-        let usual = [("Content-Length", length.as_str()), self.authorization()];
-        raw::request("POST", OUTBOX, &[&usual, headers].concat(), body)
-    }
-
-    async fn check(&self, rows: Vec<Row>) -> Result<()> {
+    pub(crate) async fn check(&self, rows: Vec<Row>) -> Result<()> {
         let mut faults = Vec::new();
         for Row { name, bytes, status, code, field } in rows {
             let answer = self.send(&bytes).await.with_context(|| name.clone())?;
@@ -106,13 +97,13 @@ pub(crate) async fn ids(major: Major) -> Result<()> {
     let (own, gone) = (fixture.enqueue("a").await?, fixture.enqueue("b").await?);
     assert_eq!(fixture.send(&fixture.get(&format!("{OUTBOX}/{own}"))).await?.status, 200);
     // As retention leaves it: nothing of the message is there.
-    for table in ["ready", "message"] {
-        fixture.sql(&format!("DELETE FROM sms_outbox.{table} WHERE id = sms_outbox.message_uuid('{gone}')")).await.ok();
-    }
+    fixture.sql(&format!("DELETE FROM sms_outbox.ready WHERE id = '{gone}'")).await?;
+    fixture.sql(&format!("DELETE FROM sms_outbox.message WHERE id = '{gone}'")).await?;
     let flipped = format!("{}{}", &own[..26], if own.ends_with('0') { "1" } else { "0" });
     let long = "r".repeat(10_000);
     let ids = [
         theirs.as_str(),
+        &gone,
         &flipped,
         "x",
         "r",
@@ -235,74 +226,6 @@ pub(crate) async fn parameters(major: Major) -> Result<()> {
     ] {
         assert_eq!(fixture.send(&fixture.get(&format!("{OUTBOX}?{good}"))).await?.status, 200, "{good}");
     }
-    Ok(())
-}
-
-pub(crate) async fn headers(major: Major) -> Result<()> {
-    let fixture = Fixture::new(major).await?;
-    let (message, keyed) = (good().to_string(), with("idempotency_key", json!("order-1")).to_string());
-    let (message, keyed) = (message.as_bytes(), keyed.as_bytes());
-    let unsupported = |headers: &[(&str, &str)]| {
-        fixture.row(format!("{headers:?}"), fixture.headed(headers, message), 415, "unsupported_media_type", "")
-    };
-    let mut rows = vec![unsupported(&[])];
-    for kind in [
-        "",
-        "text/plain",
-        "text/json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "application/xml",
-        "json",
-        "application/json5",
-        "application/jsonp",
-        "application/problem+json",
-        "application",
-        "*/*",
-        ";",
-        "application/json/",
-        "text/plain, application/json",
-    ] {
-        rows.push(unsupported(&[("Content-Type", kind)]));
-    }
-    let conflict = |headers: &[(&str, &str)], body: &[u8]| {
-        let bytes = fixture.headed(&[&[JSON], headers].concat(), body);
-        fixture.row(format!("{headers:?}"), bytes, 422, "idempotency_key_conflict", "idempotency_key")
-    };
-    let long = "k".repeat(256);
-    rows.extend([
-        conflict(&[("Idempotency-Key", "order-2")], keyed),
-        conflict(&[("Idempotency-Key", "Order-1")], keyed),
-        conflict(&[("Idempotency-Key", "a"), ("Idempotency-Key", "b")], message),
-        fixture.row(
-            "a key of 256",
-            fixture.headed(&[JSON, ("Idempotency-Key", &long)], message),
-            422,
-            "invalid_field",
-            "idempotency_key",
-        ),
-    ]);
-    let mut latin = fixture.headed(&[JSON, ("Idempotency-Key", "a?b")], message);
-    let place = latin.windows(3).position(|three| three == b"a?b").context("the key")?;
-    latin[place + 1] = 0xe9;
-    rows.push(fixture.row("a key that is not UTF-8", latin, 422, "invalid_field", "idempotency_key"));
-    let mut two = vec![b' '; 2 << 20];
-    two[..message.len()].copy_from_slice(message);
-    rows.push(fixture.row("2 MiB", fixture.headed(&[JSON], &two), 413, "too_large", ""));
-    two.truncate((1 << 20) + 1);
-    rows.push(fixture.row("one byte too much", fixture.headed(&[JSON], &two), 413, "too_large", ""));
-    fixture.check(rows).await?;
-    assert_eq!(fixture.messages().await?, 0);
-
-    two.truncate(1 << 20);
-    assert_eq!(fixture.send(&fixture.headed(&[JSON], &two)).await?.status, 201, "1 MiB");
-    for (kind, key) in
-        [("application/json", "order-1"), ("Application/JSON; charset=utf-8", "order-1"), ("application/json", "")]
-    {
-        let answer = fixture.send(&fixture.headed(&[("Content-Type", kind), ("Idempotency-Key", key)], keyed)).await?;
-        assert!(matches!(answer.status, 200 | 201), "{kind} {key}: {}", answer.head);
-    }
-    assert_eq!(fixture.messages().await?, 2, "one message for one key, by field or header");
     Ok(())
 }
 

@@ -90,6 +90,59 @@ pub(crate) async fn a_key_acts_for_its_organization_and_scopes(major: Major) -> 
     Ok(())
 }
 
+/// Two organizations with the same numbers, keys of messages and habits: neither learns of the other.
+pub(crate) async fn an_attacker_learns_nothing_of_others(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    queue.install("bank", "main").await?;
+    let api = Api::start(&queue).await?;
+    let all = ["enqueue", "read", "operate"];
+    let [bank, shop] = [Api::key(&queue, "bank", &all).await?, Api::key(&queue, "shop", &all).await?];
+    let body = |text: &str| json!({ "mobile": "966501234567", "message": text, "idempotency_key": "otp-1", "meta": { "organization_id": "bank" } });
+    let theirs = api.enqueue(&bank, &body("code xyzzy")).await?;
+    // The same key of another organization's message is a new one, and answers as any new one does.
+    let own = api.enqueue(&shop, &body("guess")).await?;
+    assert_eq!((own.status, &own.json["idempotent_replay"]), (201, &json!(false)));
+    assert_ne!(own.id()?, theirs.id()?);
+    let batch = json!({ "messages": [body("guess"), body("guess")] });
+    let batch = api.post(&format!("{OUTBOX}/batch"), &shop, &batch).await?;
+    assert_eq!((batch.status, &batch.json["data"][0]["id"]), (200, &own.json["id"]), "{}", batch.text);
+
+    for _ in 0..2 {
+        api.enqueue(&bank, &json!({ "mobile": "966501234567", "message": "code xyzzz" })).await?;
+    }
+    let page = api.get(&format!("{OUTBOX}?limit=1"), &bank).await?;
+    let cursor = page.json["next_cursor"].as_str().context("more than one")?;
+    for query in [
+        String::new(),
+        "?mobile=966501234567".to_owned(),
+        "?dispatch_status=pending".to_owned(),
+        "?created_after=2020-01-01T00:00:00Z&created_before=2100-01-01T00:00:00Z&limit=100".to_owned(),
+        format!("?cursor={cursor}"),
+        format!("?cursor={cursor}&mobile=0501234567&dispatch_status=pending"),
+    ] {
+        let seen = api.get(&format!("{OUTBOX}{query}"), &shop).await?;
+        assert_eq!(seen.status, 200, "{query}: {}", seen.text);
+        assert!(!seen.text.contains("code xyz") && !seen.text.contains(theirs.id()?), "{query}: {}", seen.text);
+        assert!(seen.json["count"].as_u64().is_some_and(|count| count <= 1), "{query}: {}", seen.text);
+    }
+    for action in ["", "/cancel", "/retry"] {
+        let method = if action.is_empty() { Method::GET } else { Method::POST };
+        let answer = ask(api.request(method, &format!("{OUTBOX}/{}{action}", theirs.id()?), &shop)).await?;
+        assert_eq!((answer.status, answer.code()), (404, "not_found"), "{action}");
+    }
+    // What everybody may ask tells of no organization.
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"] {
+        let answer = api.get(path, "").await?;
+        for secret in ["xyzz", "966501234567", "bank", theirs.id()?, &bank] {
+            assert!(
+                !answer.text.contains(secret) || path == "/openapi.json" && secret == "966501234567",
+                "{path} has {secret}"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Unknown, wrong, expired and revoked keys, tokens and other things: one answer, one look-up, to the last byte.
 pub(crate) async fn every_401_is_the_same(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
