@@ -111,7 +111,7 @@ pub(crate) async fn install_echoes(database: &Database, echo: &Echo) -> Result<V
             "twilio-sms",
             json!({ "account_sid": account, "auth_token": SECRET, "sender": "+15005550006", "base_url": url }),
         ),
-        ("sandbox", json!({ "token": SECRET, "base_url": url })),
+        ("sandbox", json!({ "token": "env:GATEWAY_TOKEN", "base_url": url })),
     ];
     let mut organizations = Vec::new();
     for (n, (slug, config)) in apps.iter().enumerate() {

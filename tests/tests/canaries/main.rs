@@ -5,17 +5,29 @@ mod echo;
 mod misuse;
 mod planted;
 
+use std::fs;
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use echo::{Echo, install_echoes};
 use misuse::{misuse, misuse_sql};
 use planted::{BODY, KEY, META, PASSWORD, Planted, SECRET, number};
 use serde_json::{Value, json};
 use sms_outbox_tests::api::Answer;
+use sms_outbox_tests::process::output;
 use sms_outbox_tests::token::{Issuer, claims};
-use sms_outbox_tests::{Api, Cluster, Database, Major, Sandbox, Stop, Worker, on_majors, wait_until};
-use std::sync::atomic::Ordering;
+use sms_outbox_tests::{Api, Cluster, Database, Major, Sandbox, Stop, Worker, on_majors, run, wait_until, worker};
 
 on_majors! { ends: nothing_planted_turns_up }
+
+/// What `sms-outbox` prints for an operator who seals with this key.
+async fn command(database: &Database, words: &[&str], key: &str) -> Result<String> {
+    let mut command = worker::command(words[0])?;
+    command.args(&words[1..]).env("DATABASE_URL", database.url("operator")).env("SMS_OUTBOX_CREDENTIAL_KEYS", key);
+    output(command).await
+}
 
 /// Everything that a monitor's login may read.
 async fn dump_of_a_monitor(database: &Database) -> Result<String> {
@@ -65,7 +77,20 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
         planted.add("a token", token.rsplit('.').next().context("a signature")?);
     }
 
+    // Sealed for this worker, and with a key that it does not have.
+    let mut said = Vec::new();
+    let keys = [7, 8].map(|byte| format!("key{byte}:{}", STANDARD.encode([byte; 32])));
+    let file = run::fresh("token")?;
+    fs::write(&file, SECRET)?;
+    let (token_file, base_url) = (format!("token=@{}", file.display()), format!("base_url={}", echo.url));
+    for (organization, key) in ["sealed", "sealed-otherwise"].iter().zip(&keys) {
+        planted.add("a sealing key", key.rsplit(':').next().context("a key")?);
+        said.push(command(&database, &["app", "install", organization, "sandbox", &token_file, &base_url], key).await?);
+    }
+
     let mut worker = Worker::options(&database)?
+        .set("GATEWAY_TOKEN", SECRET)
+        .set("SMS_OUTBOX_CREDENTIAL_KEYS", &keys[0])
         .set("DATABASE_URL", &url("worker"))
         .set("SMS_OUTBOX_LOG_LEVEL", "trace")
         .set("SMS_OUTBOX_METRICS_LISTEN", "127.0.0.1:0")
@@ -91,12 +116,12 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
     let listed = api.get(&format!("/api/v1/sms/outbox?mobile=0{}", number(1)), &key).await?;
     assert_eq!(listed.json["count"], 1, "{listed:?}");
     // What the providers repeat.
-    for organization in &echoes {
+    for organization in echoes.iter().map(String::as_str).chain(["sealed", "sealed-otherwise"]) {
         for ending in 1..=6 {
             database
                 .value::<String>(
                     "SELECT id FROM sms_outbox_enqueue($1, $2, meta => $3, organization_id => $4)",
-                    &[&format!("+966{}", number(ending)), &BODY, &json!({ "m": META }), organization],
+                    &[&format!("+966{}", number(ending)), &BODY, &json!({ "m": META }), &organization],
                 )
                 .await?;
         }
@@ -110,8 +135,8 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
         .wait_until(
             "each organization has an attempt",
             &format!(
-                "SELECT count(DISTINCT organization_id) = {} FROM sms_outbox.attempts WHERE finished_at IS NOT NULL",
-                echoes.len() + 1
+                "SELECT count(DISTINCT organization_id) >= {} FROM sms_outbox.attempts WHERE finished_at IS NOT NULL",
+                echoes.len() + 2
             ),
         )
         .await?;
@@ -143,6 +168,9 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
         .text()
         .await?;
     let monitor = dump_of_a_monitor(&database).await?;
+    for words in [&["app", "list"][..], &["key", "list"], &["status"], &["doctor"], &["app", "seal"]] {
+        said.push(command(&database, words, &keys[0]).await.unwrap_or_else(|error| error.to_string()));
+    }
     let of_api = api.get("/metrics", "").await?.text;
     api.drain().await?;
     worker.drain().await?;
@@ -168,6 +196,7 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
         ("refusals of the API", refusals),
         ("errors of SQL", errors.join("\n")),
         ("what a monitor reads", monitor),
+        ("what the command says", said.join("\n")),
     ] {
         assert!(text.len() > 500, "{place} holds little: {text}");
         faults.extend(planted.found_in(&text).into_iter().map(|found| format!("{place}: {found}")));

@@ -52,6 +52,11 @@ pub(crate) const PROBES: &[&str] = &[
     "SELECT sms_outbox.revoke_api_key('SECRET')",
     "SELECT sms_outbox.enter('read', 'SECRET', '\\x00')",
     "SELECT sms_outbox.enter('read', 'SECRET', '\\x00', 'ORG')",
+    "SELECT sms_outbox.suppress('ORG', 'MOBILE')",
+    "SELECT sms_outbox.unsuppress('ORG', 'MOBILE')",
+    // On its own list: not on another's.
+    "SELECT sms_outbox.unsuppress('attacker', 'MOBILE')",
+    "SELECT sms_outbox.suppress('attacker', 'MOBILE')",
     "SELECT sms_outbox.release_held()",
     "SELECT sms_outbox.prepare_partitions(8)",
     "SELECT * FROM sms_outbox.partitions()",
@@ -64,7 +69,7 @@ pub(crate) const PROBES: &[&str] = &[
 pub(crate) const METRICS: &str = "SELECT * FROM sms_outbox.metrics()";
 
 /// These take nothing that could be another's, and read no table.
-pub(crate) const PURE: [&str; 4] = ["server_id", "setting", "http_status", "message_id"];
+pub(crate) const PURE: [&str; 5] = ["server_id", "setting", "http_status", "message_id", "credentials_held"];
 
 pub(crate) struct Scene {
     pub(crate) queue: Queue,

@@ -98,11 +98,11 @@ fn checks() -> Vec<(&'static str, String, &'static [&'static str])> {
             "a table without forced row security that docs/roles.md does not excuse, or a policy that lets others in",
             format!(
                 "SELECT c.oid::regclass::text AS f FROM pg_class AS c WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname LIKE 'sms\\_outbox%') AND c.relkind IN ('r', 'p')
-                    AND NOT c.oid::regclass::text = ANY ('{{{}}}') AND NOT (c.relrowsecurity AND c.relforcerowsecurity AND EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid))
+                    AND NOT c.oid::regclass::text = ANY ('{{{}}}') AND NOT (c.relrowsecurity AND c.relforcerowsecurity AND (c.relispartition OR EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid)))
                  UNION ALL SELECT format('%s on %s', p.polname, p.polrelid::regclass) FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
                   WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname LIKE 'sms\\_outbox%')
-                    AND (p.polroles NOT IN (ARRAY['sms_outbox_owner'::regrole::oid], ARRAY['sms_outbox_tenant'::regrole::oid])
-                         OR p.polroles = ARRAY['sms_outbox_tenant'::regrole::oid] AND (p.polcmd <> 'r' OR pg_get_expr(p.polqual, p.polrelid) IN ('true', '')))",
+                    AND (p.polroles <> ARRAY['sms_outbox_tenant'::regrole::oid] OR p.polcmd <> 'r' OR c.relispartition
+                         OR pg_get_expr(p.polqual, p.polrelid) !~ 'visible_organization|organization_app')",
                 excused().map(|tables| tables.join(",")).unwrap_or_default()
             ),
             &[
