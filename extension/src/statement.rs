@@ -94,6 +94,26 @@ impl Spi {
     }
 }
 
+/// While it lives, plans that are made read by index. A plan is kept: one that was made while a table was empty would read
+/// the whole of it for long after.
+pub(crate) struct ByIndex {
+    before: bool,
+}
+
+impl ByIndex {
+    pub(crate) fn begin() -> Self {
+        // SAFETY: PostgreSQL's processes have one thread; the planner alone reads it.
+        unsafe { Self { before: std::mem::replace(&mut *(&raw mut pg_sys::enable_seqscan), false) } }
+    }
+}
+
+impl Drop for ByIndex {
+    fn drop(&mut self) {
+        // SAFETY: as above; an ERROR of the server comes by here too.
+        unsafe { pg_sys::enable_seqscan = self.before };
+    }
+}
+
 /// Rows of one statement, alive until the connection is finished.
 pub(crate) struct Rows {
     count: usize,

@@ -14,11 +14,13 @@ CREATE TABLE sms_outbox.organization (
     segments_per_day integer CHECK (segments_per_day > 0),
     allowed_destinations text[] CHECK (allowed_destinations <> '{}'),
     blocked_destinations text[] CHECK (blocked_destinations <> '{}'),
-    allowed_senders text[] CHECK (allowed_senders <> '{}')
+    allowed_senders text[] CHECK (allowed_senders <> '{}'),
+    suppresses boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE sms_outbox.organization IS 'The tenants: made by install_app or set_organization.';
 COMMENT ON COLUMN sms_outbox.organization.default_region IS 'ISO 3166 region that numbers without a country code belong to; NULL: the setting sms_outbox.default_region.';
 COMMENT ON COLUMN sms_outbox.organization.messages_per_minute IS 'This and the following limit what may be enqueued; NULL: no limit. See 66_limits.sql.';
+COMMENT ON COLUMN sms_outbox.organization.suppresses IS 'Whether the organization ever had a suppression list: those that had none pay for no look-up.';
 
 CREATE TABLE sms_outbox.provider (
     slug text PRIMARY KEY,

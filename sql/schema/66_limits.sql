@@ -113,6 +113,7 @@ BEGIN
     PERFORM sms_outbox.require_read_committed();
     INSERT INTO sms_outbox.suppression AS s (organization_id, mobile, reason) VALUES (suppress.organization_id, number, suppress.reason)
     ON CONFLICT ON CONSTRAINT suppression_pkey DO UPDATE SET reason = coalesce(EXCLUDED.reason, s.reason);
+    UPDATE sms_outbox.organization AS o SET suppresses = true WHERE o.organization_id = suppress.organization_id AND NOT o.suppresses;
     RETURN sms_outbox.cancel_waiting(ARRAY(
         SELECT m.id FROM sms_outbox.message AS m
          WHERE m.organization_id = suppress.organization_id AND m.mobile = number

@@ -9,6 +9,6 @@ SELECT (SELECT pg_catalog.string_agg(COALESCE(b.organization_id, '*'), ',')
        o.messages_per_minute, o.messages_per_day, o.messages_per_recipient_hour, o.segments_per_day,
        pg_catalog.array_to_string(o.allowed_destinations, ','), pg_catalog.array_to_string(o.blocked_destinations, ','),
        pg_catalog.array_to_string(o.allowed_senders, ','),
-       EXISTS (SELECT FROM sms_outbox.suppression AS s WHERE s.organization_id OPERATOR(pg_catalog.=) $1)
+       o.suppresses
   FROM (VALUES ($1)) AS asked (organization_id)
   LEFT JOIN sms_outbox.organization AS o ON o.organization_id OPERATOR(pg_catalog.=) asked.organization_id
