@@ -111,4 +111,4 @@ BEGIN
     SELECT 'sms_outbox_' || n.name, n.labels, n.value FROM number AS n;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.metrics() IS 'The numbers that monitoring scrapes, of all organizations, as the API shows them on /metrics: name, labels and value of each. No label names an organization, a message or a person. One statement, one snapshot; it counts what waits, at a tenth of a second for each million.';
+COMMENT ON FUNCTION sms_outbox.metrics() IS 'The numbers that monitoring scrapes, of all organizations, as the API shows them on /metrics: name, labels and value of each. No label names an organization, a message or a person. One statement, one snapshot; it counts what waits, which costs a fifth of a second for each million.';

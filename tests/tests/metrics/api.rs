@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sms_outbox_tests::scrape::Scrape;
 use sms_outbox_tests::wait::poll;
 use sms_outbox_tests::{Api, Major, Stop};
-use sms_outbox_worker::metrics::catalog::{DATABASE, Source};
+use sms_outbox_worker::metrics::catalog::{API, DATABASE, Source};
 
 use crate::shop::Shop;
 use crate::{fits_the_list, shows_nobody};
@@ -57,7 +57,7 @@ pub(crate) async fn requests_and_the_database_are_counted(major: Major) -> Resul
     ensure!(attempts(&[]) == counts.requests as f64 && attempts(&[("outcome", "refused_recipient")]) == 2.0);
     ensure!(attempts(&[("outcome", "accepted")]) == counts.accepted as f64);
     ensure!(now.sum("sms_outbox_ended_messages", &[]) == 12.0 && now.sum("sms_outbox_queue_messages", &[]) == 0.0);
-    for metric in DATABASE {
+    for metric in DATABASE.iter().chain(API) {
         ensure!(now.families.contains_key(metric.name), "{} is missing", metric.name);
     }
     fits_the_list(&now, &[Source::Api, Source::Database])?;

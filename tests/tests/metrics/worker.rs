@@ -5,7 +5,7 @@ use serde_json::json;
 use sms_outbox_tests::scrape::Scrape;
 use sms_outbox_tests::wait::poll;
 use sms_outbox_tests::{Major, Worker};
-use sms_outbox_worker::metrics::catalog::Source;
+use sms_outbox_worker::metrics::catalog::{Source, WORKER};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -17,6 +17,7 @@ pub(crate) async fn counted_worker(shop: &Shop) -> Result<(Worker, String)> {
     let mut worker = shop
         .worker()?
         .set("SMS_OUTBOX_METRICS_LISTEN", "127.0.0.1:0")
+        .set("SMS_OUTBOX_HTTP_TIMEOUT", "4s")
         .set("SMS_OUTBOX_LOG_FORMAT", "json")
         .set("SMS_OUTBOX_LOG_LEVEL", "info,sms_outbox_worker::delivery=debug")
         .start()
@@ -32,7 +33,8 @@ pub(crate) async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> R
     let good = shop.install("sandbox", "\"position\" => 1").await?;
     let dead = shop.install_dead("").await?;
     shop.rule(json!([{"behaviour": "refuse_recipient", "times": 3}, {"behaviour": "reset_after_accept", "times": 2},
-                     {"behaviour": "delay", "delay_ms": 40, "times": 10}]))
+                     {"behaviour": "delay", "delay_ms": 40, "times": 10},
+                     {"behaviour": "delay", "delay_ms": 6000, "times": 1}]))
         .await?;
     let (mut worker, url) = counted_worker(&shop).await?;
     let all_sms = shop.queue_many("shop", 60, "").await?;
@@ -56,7 +58,8 @@ pub(crate) async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> R
     ensure!(now.sum("sms_outbox_worker_attempts_total", &[]) == attempts);
     ensure!(attempts - of("not_sent") == counts.requests as f64, "{counts:?}\n{}", now.text);
     ensure!(of("accepted") + of("unclear") == counts.accepted as f64, "{counts:?}\n{}", now.text);
-    ensure!(of("refused_recipient") == 3.0 && of("unclear") == 2.0);
+    ensure!(of("refused_recipient") == 3.0 && of("unclear") == 3.0);
+    ensure!(now.sum("sms_outbox_worker_provider_timeouts_total", &[("phase", "answer")]) == 1.0);
     ensure!(of("not_sent") > 0.0, "the dead app was never asked");
     ensure!(now.sum("sms_outbox_worker_claims_total", &[("result", "leased")]) == attempts);
     let first = all_sms.len() as f64;
@@ -74,6 +77,9 @@ pub(crate) async fn numbers_add_up_with_what_the_provider_saw(major: Major) -> R
     for call in ["look", "apps", "claim", "finish", "heartbeat"] {
         let calls = now.sum("sms_outbox_worker_database_call_seconds_count", &[("call", call)]);
         ensure!(calls >= 1.0, "{call} was not timed");
+    }
+    for metric in WORKER {
+        ensure!(now.families.contains_key(metric.name), "{} is missing", metric.name);
     }
     fits_the_list(&now, &[Source::Worker])?;
     shows_nobody(&now.text)?;

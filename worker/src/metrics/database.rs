@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
 use metrics::gauge;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::catalog::{DATABASE, DATABASE_SECONDS, DATABASE_UP, Kind, Metric};
@@ -15,12 +18,20 @@ use crate::outbox::postgres::operator::metrics::{Sample, samples};
 
 /// An answer is given again for this long. Below the usual interval of scrapes, so that each sees a new one.
 const FRESH: Duration = Duration::from_secs(5);
-/// Longest time that a scrape waits for the database. Prometheus itself gives up after 10 s.
+/// And for this many times as long as it took: where millions wait, counting them must not become the database's work.
+const SHARE: u32 = 20;
+const LONGEST_FRESH: Duration = Duration::from_secs(60);
+/// Longest time that the database may take. Prometheus itself gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// Longest time to take a question back.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks the database, by one connection that is opened when it is needed and kept.
+/// Asks the database, by one connection that is opened when it is needed and kept. Clones share it.
+#[derive(Clone, Debug)]
+pub struct DatabaseMetrics(Arc<Asker>);
+
 #[derive(Debug)]
-pub struct DatabaseMetrics {
+struct Asker {
     target: Target,
     // Scrapes at the same time wait for the answer of the first.
     last: Mutex<Last>,
@@ -29,37 +40,44 @@ pub struct DatabaseMetrics {
 #[derive(Default)]
 struct Last {
     client: Option<Client>,
-    asked: Option<Instant>,
+    fresh_until: Option<Instant>,
     text: String,
     told: Told,
 }
 
 impl std::fmt::Debug for Last {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Last").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("Last").field("fresh_until", &self.fresh_until).finish_non_exhaustive()
     }
 }
 
 impl DatabaseMetrics {
     /// Opens no connection yet.
     pub fn new(target: Target) -> Self {
-        Self { target, last: Mutex::default() }
+        Self(Arc::new(Asker { target, last: Mutex::default() }))
     }
 
     /// The numbers as they were at most some seconds ago; none where the database does not answer. Whether it does, the
     /// recorder of the process is told.
     pub async fn text(&self) -> String {
+        let asker = self.0.clone();
+        // By itself: a scraper that hangs up must not leave a question behind that nobody remembers, and then the next.
+        tokio::spawn(async move { asker.text().await }).await.unwrap_or_default()
+    }
+}
+
+impl Asker {
+    async fn text(&self) -> String {
         let mut last = self.last.lock().await;
-        // A failure is kept as long: a database in trouble is not asked by each scrape.
-        if last.asked.is_none_or(|asked| asked.elapsed() >= FRESH) {
+        if last.fresh_until.is_none_or(|until| Instant::now() >= until) {
             let begun = Instant::now();
-            let answer = tokio::time::timeout(PATIENCE, ask(&self.target, &mut last.client)).await;
-            let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}")));
+            let answer = self.ask(&mut last.client).await;
+            let took = begun.elapsed();
+            gauge!(DATABASE_UP.name).set(f64::from(u8::from(answer.is_ok())));
             last.text = match answer {
                 Ok(samples) => {
                     last.told.is_over();
-                    gauge!(DATABASE_UP.name).set(1.0);
-                    gauge!(DATABASE_SECONDS.name).set(begun.elapsed().as_secs_f64());
+                    gauge!(DATABASE_SECONDS.name).set(took.as_secs_f64());
                     render(&samples)
                 }
                 Err(error) => {
@@ -67,22 +85,27 @@ impl DatabaseMetrics {
                     if last.told.is_news(&error) {
                         tracing::warn!(%error, "the database did not tell its metrics");
                     }
-                    gauge!(DATABASE_UP.name).set(0.0);
                     String::new()
                 }
             };
-            last.asked = Some(Instant::now());
+            // A failure is kept as well: a database in trouble is not asked by each scrape.
+            last.fresh_until = Some(Instant::now() + (took * SHARE).clamp(FRESH, LONGEST_FRESH));
         }
         last.text.clone()
     }
-}
 
-async fn ask(target: &Target, client: &mut Option<Client>) -> anyhow::Result<Vec<Sample>> {
-    let client = match client {
-        Some(client) if !client.is_closed() => client,
-        _ => client.insert(target.connect().await?),
-    };
-    Ok(samples(client).await?)
+    async fn ask(&self, client: &mut Option<Client>) -> anyhow::Result<Vec<Sample>> {
+        let client = match client {
+            Some(client) if !client.is_closed() => client,
+            _ => client.insert(timeout(PATIENCE, self.target.connect()).await.context("no connection in time")??),
+        };
+        if let Ok(answer) = timeout(PATIENCE, samples(client)).await {
+            return Ok(answer?);
+        }
+        // Nobody waits for it any more.
+        let _ = timeout(CANCEL_PATIENCE, client.cancel_token().cancel_query(self.target.tls())).await;
+        bail!("no answer within {PATIENCE:?}")
+    }
 }
 
 fn render(samples: &[Sample]) -> String {

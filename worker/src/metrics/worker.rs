@@ -176,3 +176,26 @@ pub fn not_listening() {
 pub fn notified() {
     counter!(NOTIFICATIONS.name).increment(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn apps_have_labels_of_their_own_up_to_a_bound() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            for app in 0..COUNTED_APPS + 50 {
+                for _ in 0..2 {
+                    counter!(RETRIES.name, app_labels(AppId(app as i64), "sandbox")).increment(1);
+                }
+            }
+        });
+        let text = recorder.handle().render();
+        let series: Vec<&str> = text.lines().filter(|line| line.starts_with(RETRIES.name)).collect();
+        assert_eq!(series.len(), COUNTED_APPS + 1);
+        assert!(series.iter().any(|line| line.contains(r#"organization_app_id="other""#) && line.ends_with(" 100")));
+    }
+}
