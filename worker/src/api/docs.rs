@@ -169,7 +169,8 @@ refusals! {
     EnqueueProblems: OF_EVERY_CALL, OF_BODIES, OF_ENQUEUE, &[Code::IdempotencyKeyConflict];
     ShowProblems: OF_EVERY_CALL, &[Code::NotFound];
     ListProblems: OF_EVERY_CALL, &[Code::InvalidField, Code::UnknownField, Code::DuplicateField];
-    MoveProblems: OF_EVERY_CALL, &[Code::NotFound, Code::WrongState, Code::OutcomeUnknown];
+    CancelProblems: OF_EVERY_CALL, &[Code::NotFound, Code::WrongState, Code::OutcomeUnknown];
+    RetryProblems: OF_EVERY_CALL, &[Code::NotFound, Code::RecipientSuppressed, Code::WrongState, Code::OutcomeUnknown];
     ProbeProblems: &[Code::DatabaseUnavailable];
 }
 

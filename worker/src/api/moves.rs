@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::auth::Scope;
 use super::codes::Code;
-use super::docs::MoveProblems;
+use super::docs::{CancelProblems, RetryProblems};
 use super::message::{DispatchStatus, id_of};
 use super::problem::Problem;
 use super::service::{Effect, Service};
@@ -32,7 +32,7 @@ pub(super) struct Moved {
 /// Only a `pending` one: no request is made for it any more. What is beyond that is refused with its present state.
 #[utoipa::path(post, path = "/api/v1/sms/outbox/{id}/cancel", tag = "Messages", operation_id = "cancel",
     params(("id" = String, Path, description = "The id of the message.", example = "r01jd5x3v7k8q2m4n6p8r0s2t4v")),
-    responses((status = 200, description = "It is canceled.", body = Moved), MoveProblems))]
+    responses((status = 200, description = "It is canceled.", body = Moved), CancelProblems))]
 pub(super) async fn cancel(
     State(service): State<Service>,
     headers: HeaderMap,
@@ -47,7 +47,7 @@ pub(super) async fn cancel(
 /// already: retrying it risks a second SMS.
 #[utoipa::path(post, path = "/api/v1/sms/outbox/{id}/retry", tag = "Messages", operation_id = "retry",
     params(("id" = String, Path, description = "The id of the message.", example = "r01jd5x3v7k8q2m4n6p8r0s2t4v")),
-    responses((status = 200, description = "It is pending again.", body = Moved), MoveProblems))]
+    responses((status = 200, description = "It is pending again.", body = Moved), RetryProblems))]
 pub(super) async fn retry(
     State(service): State<Service>,
     headers: HeaderMap,

@@ -32,6 +32,8 @@ fn wrong_usage_is_refused_before_anything_is_done() {
         (&["worker", "--http-timeout", "11min"], "write 1s to 10m"),
         (&["worker", "--worker-name", "a b"], "1 to 64 characters"),
         (&["worker", "--concurency", "1"], "'--concurrency'"),
+        (&["api", "--listen", "8080"], "write an IP address and a port"),
+        (&["api", "--pool-size", "0"], "write a whole number from 1 to 1000"),
         (&["message", "list", "--status", "lost"], "dispatch_timeout"),
         (&["message", "show", "x"], "not a message id"),
         (&["enqueue", "--mobile", "05", "--datetime", "garbage"], "write 2026-11-24T09:00:00+03:00"),
