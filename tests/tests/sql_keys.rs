@@ -85,7 +85,7 @@ async fn refuses_all_that_is_wrong_alike(major: Major) -> Result<()> {
         (&String::new(), &id),
         (&key, &"'; DROP".to_owned()),
     ] {
-        let error = enter(&api, "read", key, id, None).await.expect_err("not refused");
+        let error = enter(&api, "read", key, id, None).await.err().context("not refused")?;
         let error = error.as_db_error().context("a database error")?;
         answers.push((
             error.code().code().to_owned(),
@@ -111,7 +111,7 @@ async fn holds_to_scope_and_organization(major: Major) -> Result<()> {
         ("operate", None, "missing_scope"),
         ("read", Some("other"), "organization_mismatch"),
     ] {
-        let error = enter(&api, scope, &key, &id, organization).await.expect_err("not refused");
+        let error = enter(&api, scope, &key, &id, organization).await.err().context("not refused")?;
         let error = error.as_db_error().context("a database error")?;
         assert_eq!((error.code().code(), error.constraint()), ("42501", Some(code)));
     }

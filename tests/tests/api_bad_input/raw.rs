@@ -70,10 +70,9 @@ pub(crate) async fn exchange(address: &str, bytes: &[u8]) -> Result<Option<Raw>>
         };
         tokio::select! {
             () = written => {}
-            read = timeout(PATIENCE, reader.read_to_end(&mut received)) => match read {
-                Err(_) => bail!("the connection is still open; so far: {}", String::from_utf8_lossy(&received)),
-                // A reset after the answer: the server did not want the rest.
-                Ok(Err(_)) | Ok(Ok(_)) => {}
+            // A reset after the answer is no fault: the server did not want the rest.
+            read = timeout(PATIENCE, reader.read_to_end(&mut received)) => if read.is_err() {
+                bail!("the connection is still open; so far: {}", String::from_utf8_lossy(&received));
             },
         }
     }

@@ -79,6 +79,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &SealArgs) -
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a date in a name: nothing is due by it")]
 fn new_key(terminal: &Terminal, id: &str) -> anyhow::Result<()> {
     let chance = uuid::Uuid::new_v4().simple().to_string();
     let made = format!("{}-{}", Timestamp::now().strftime("%Y%m%d"), &chance[..4]);
