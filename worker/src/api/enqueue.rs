@@ -101,7 +101,11 @@ impl From<database::Enqueued> for Enqueued {
     ),
     request_body(content = NewMessage, description = "The message."),
     responses(
-        (status = 201, description = "The message is queued.", body = Enqueued),
+        (status = 201, description = "The message is queued.", body = Enqueued, links(
+            ("show" = (operation_id = "show", parameters(("id" = "$response.body#/id")))),
+            ("cancel" = (operation_id = "cancel", parameters(("id" = "$response.body#/id")))),
+            ("retry" = (operation_id = "retry", parameters(("id" = "$response.body#/id")))),
+        )),
         (status = 200, description = "The idempotency key stood for an earlier message, which is answered. Nothing was queued.", body = Enqueued),
         EnqueueProblems,
     ))]
