@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, 
 
 use pgrx::pg_sys::{self, Latch, Oid};
 
+use crate::refused::Counters;
+
 /// Databases of one server that can have a maintainer. Further ones work without: their workers poll.
 pub(crate) const PLACES: usize = 128;
 
@@ -14,6 +16,7 @@ pub(crate) const PLACES: usize = 128;
 pub(crate) struct Board {
     launcher: AtomicPtr<Latch>,
     places: [Place; PLACES],
+    refusals: Counters,
 }
 
 /// One database. Taken once and kept while the database exists.
@@ -116,8 +119,14 @@ impl Board {
         }
     }
 
+    /// What limits refused.
+    pub(crate) fn refusals(&self) -> &Counters {
+        &self.refusals
+    }
+
     /// Frees the places of databases that are gone.
     pub(crate) fn retain(&self, exists: impl Fn(Oid) -> bool) {
+        self.refusals.retain(&exists);
         for place in &self.places {
             let database = place.database.load(Ordering::SeqCst);
             if database != 0 && !exists(Oid::from_u32(database)) && !place.is_served() {

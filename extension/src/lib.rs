@@ -26,6 +26,7 @@ mod message_id;
 mod phone;
 mod queue;
 mod refusal;
+mod refused;
 mod segments;
 mod server;
 mod settings;

@@ -9,6 +9,7 @@ use pgrx::pg_sys::{self, Datum, Oid, PgTryBuilder};
 
 use crate::board::{Place, board};
 use crate::launcher::{exit, prepare_signals, sleep};
+use crate::refused::{self, Written};
 use crate::statement::{Spi, Statement, statement};
 use crate::{settings, wakeup};
 
@@ -125,8 +126,10 @@ impl Maintainer {
                 self.place.take_wake();
                 exit(0);
             }
-            Some(Piece::Done { more: true }) => 0,
-            Some(Piece::Done { more: false }) => interval,
+            Some(Piece::Done { more, refusals }) => {
+                refusals.committed();
+                if more { 0 } else { interval }
+            }
             None => interval.max(self.pause),
         };
         self.next_maintenance = now() + wait;
@@ -196,6 +199,7 @@ enum Piece {
     Absent,
     Done {
         more: bool,
+        refusals: Written,
     },
 }
 
@@ -221,9 +225,10 @@ fn maintenance() -> Piece {
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let spi = Spi::connect();
         let more = spi.execute(&RUN_MAINTENANCE, &[]).flag(0, 1);
+        let refusals = refused::write(&spi);
         spi.finish();
         pg_sys::PopActiveSnapshot();
         pg_sys::SetUserIdAndSecContext(user, context);
-        Piece::Done { more }
+        Piece::Done { more, refusals }
     }
 }

@@ -5,12 +5,13 @@ use std::cell::OnceCell;
 use pgrx::pg_sys::{self, Datum};
 
 use crate::arguments::{self, Payload};
-use crate::call::text_datum;
+use crate::call::{text_datum, text_of};
 use crate::caller::{self, Caller, Standing};
 use crate::datetime::Micros;
 use crate::ids;
 use crate::limits::Limits;
 use crate::refusal::{Refusal, State};
+use crate::refused;
 use crate::settings;
 use crate::statement::{Rows, Spi, Statement, statement};
 
@@ -92,7 +93,12 @@ impl Facts {
 
     /// What the organization may enqueue; see [`Limits::admit`].
     pub(crate) fn admit(&self, spi: &Spi, now: Micros, new: &[&Payload<'_>]) -> Result<(), (usize, Refusal)> {
-        self.limits.admit(spi, self.organization, &self.time_zone, now, new)
+        let admitted = self.limits.admit(spi, self.organization, &self.time_zone, now, new);
+        if let Err((_, refusal)) = &admitted {
+            // SAFETY: a text that lives as long as the call.
+            refused::count(unsafe { text_of(self.organization) }.unwrap_or_default(), refusal.code.unwrap_or_default());
+        }
+        admitted
     }
 
     /// Something must be installed that can send it.

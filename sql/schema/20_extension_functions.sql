@@ -66,6 +66,10 @@ COMMENT ON FUNCTION sms_outbox.overrides_limits() IS 'Whether limits and suppres
 
 -- The rest runs no SQL, so there is no search_path to pin.
 
+CREATE FUNCTION sms_outbox.counts_refusals() RETURNS boolean
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'counts_refusals_wrapper';
+COMMENT ON FUNCTION sms_outbox.counts_refusals() IS 'Whether this server counts what limits refuse: with sms_outbox in shared_preload_libraries.';
+
 CREATE FUNCTION sms_outbox.digests_equal(one bytea, other bytea) RETURNS boolean
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'digests_equal_wrapper';
 COMMENT ON FUNCTION sms_outbox.digests_equal(bytea, bytea) IS 'Whether two digests are equal, in a time that does not tell where they differ.';
@@ -91,7 +95,8 @@ CREATE FUNCTION sms_outbox.wake() RETURNS void
 COMMENT ON FUNCTION sms_outbox.wake() IS 'Asks for one wake-up of the workers when this transaction commits, in the way of the setting sms_outbox.wakeup.';
 
 REVOKE ALL ON FUNCTION sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text), sms_outbox.enqueue_many(jsonb, text),
-                       sms_outbox.visible_organization(), sms_outbox.overrides_limits(), sms_outbox.digests_equal(bytea, bytea),
+                       sms_outbox.visible_organization(), sms_outbox.overrides_limits(), sms_outbox.counts_refusals(),
+                       sms_outbox.digests_equal(bytea, bytea),
                        sms_outbox.normalize_mobile(text, text), sms_outbox.measure(text), sms_outbox.server_id(),
                        sms_outbox.setting(text), sms_outbox.wake() FROM PUBLIC;
 

@@ -34,12 +34,22 @@ CREATE TABLE sms_outbox.usage_day (
 COMMENT ON TABLE sms_outbox.usage_day IS 'What was enqueued earlier, added up by fold_usage(): in the day, and in its latest minute.';
 COMMENT ON COLUMN sms_outbox.usage_day.folded_until IS 'Rows of usage before this time are in here; readers add those from it on.';
 
+CREATE TABLE sms_outbox.refusal (
+    organization_id text NOT NULL,
+    day date NOT NULL,
+    code text NOT NULL,
+    refused bigint NOT NULL,
+    PRIMARY KEY (organization_id, day, code)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE sms_outbox.refusal IS 'What limits refused, by day of the organization and code. A refused call rolls back: it is counted in shared memory, and the background worker writes it here.';
+
 -- As ready: dead rows come as fast as messages.
 ALTER TABLE sms_outbox.usage SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000000);
 
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.suppression', '');
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.usage', '');
 SELECT pg_catalog.pg_extension_config_dump('sms_outbox.usage_day', '');
+SELECT pg_catalog.pg_extension_config_dump('sms_outbox.refusal', '');
 
 CREATE FUNCTION sms_outbox.fold_usage(max_rows integer) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -160,3 +170,16 @@ SELECT o.organization_id,
         WHERE u.organization_id = o.organization_id AND u.day = c.day
           AND u.at >= (SELECT coalesce(pg_catalog.max(f.folded_until), '-infinity') FROM sms_outbox.usage_day AS f WHERE f.organization_id = o.organization_id)) AS t;
 COMMENT ON VIEW sms_outbox.limits IS 'What each organization may enqueue (NULL: no limit), and what it has: in this calendar minute, and today in its time zone. NULL: not counted, since no limit by minute or day is set. Set by set_organization(); an operator''s sms_outbox.override_limits passes them.';
+
+CREATE VIEW sms_outbox.refusals AS
+SELECT o.organization_id, c.code,
+       CASE WHEN sms_outbox.counts_refusals() THEN coalesce(pg_catalog.sum(r.refused) FILTER (WHERE r.day = c.today), 0)::bigint END AS refused_today,
+       CASE WHEN sms_outbox.counts_refusals() THEN coalesce(pg_catalog.sum(r.refused), 0)::bigint END AS refused_in_30_days
+  FROM sms_outbox.organization AS o
+  CROSS JOIN LATERAL (
+       SELECT k.code, (pg_catalog.now() AT TIME ZONE o.time_zone)::date AS today
+         FROM pg_catalog.unnest(ARRAY['messages_per_minute', 'messages_per_day', 'recipient_per_hour', 'segments_per_day',
+                                      'recipient_suppressed', 'destination_not_allowed', 'sender_not_allowed']) AS k (code)) AS c
+  LEFT JOIN sms_outbox.refusal AS r ON r.organization_id = o.organization_id AND r.code = c.code
+ GROUP BY o.organization_id, c.code;
+COMMENT ON VIEW sms_outbox.refusals IS 'How many calls each limit refused, today in the organization''s time zone and in 30 days; about a second late. NULL: not counted, since sms_outbox is not in shared_preload_libraries.';

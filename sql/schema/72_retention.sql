@@ -110,6 +110,7 @@ BEGIN
     DELETE FROM sms_outbox.worker AS w WHERE w.heartbeat_at < now() - interval '1 day';
     -- Today's is needed, in any time zone.
     DELETE FROM sms_outbox.usage_day AS u WHERE u.day < (now() AT TIME ZONE 'UTC')::date - 2;
+    DELETE FROM sms_outbox.refusal AS r WHERE r.day < (now() AT TIME ZONE 'UTC')::date - 30;
     FOR partition IN
         SELECT * FROM sms_outbox.partitions() AS p
          WHERE p.day + 1 <= (greatest(sent_before, failed_before) AT TIME ZONE 'UTC')::date ORDER BY p.day

@@ -76,7 +76,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_hash(sms_outbox.message_id),
-    sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization()
+    sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization(),
+    sms_outbox.counts_refusals()
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 
 GRANT EXECUTE ON FUNCTION sms_outbox.credentials_held(jsonb, jsonb) TO sms_outbox_tenant;
@@ -133,7 +134,7 @@ GRANT SELECT ON sms_outbox.queue_stats, sms_outbox.waiting, sms_outbox.app_stats
                 sms_outbox.organizations, sms_outbox.apps_installed, sms_outbox.misplaced,
                 sms_outbox.masked_outbox, sms_outbox.masked_attempts
    TO sms_outbox_operator, sms_outbox_monitor;
-GRANT SELECT ON sms_outbox.limits TO sms_outbox_app, sms_outbox_operator, sms_outbox_monitor;
+GRANT SELECT ON sms_outbox.limits, sms_outbox.refusals TO sms_outbox_app, sms_outbox_operator, sms_outbox_monitor;
 GRANT SELECT ON sms_outbox.provider, sms_outbox.suppressed, sms_outbox.api_keys, sms_outbox.role_bindings TO sms_outbox_operator;
 GRANT SELECT ON sms_outbox.provider TO sms_outbox_tenant;
 -- What it is given it may look at: the view apps_installed calls it.

@@ -15,7 +15,7 @@ on_majors! { ends:
 }
 
 /// The tables whose rows a dump must carry.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "message",
     "attempt",
     "idempotency",
@@ -31,6 +31,7 @@ const TABLES: [&str; 15] = [
     "suppression",
     "usage",
     "usage_day",
+    "refusal",
 ];
 
 const LOOK: &str = "SELECT coalesce(array_agg(l.id::text) FILTER (WHERE l.id IS NOT NULL), '{}') FROM sms_outbox.look(

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use sms_outbox_tests::queue::{enqueue, refused};
-use sms_outbox_tests::{Major, Queue};
+use sms_outbox_tests::{Cluster, Database, Major, Queue};
 use tokio_postgres::Client;
 
 use crate::{call, in_one_minute, later, limit, limits, never};
@@ -261,4 +261,45 @@ pub(crate) async fn folds_what_it_counts(major: Major) -> Result<()> {
     queue.maintain_all().await?;
     assert_eq!(queue.count("sms_outbox.usage_day").await?, 0);
     Ok(())
+}
+
+/// Refused calls roll back, and are counted all the same, by the server that looks after it.
+pub(crate) async fn counts_what_it_refuses(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    let row =
+        "SELECT refused_today FROM sms_outbox.refusals WHERE organization_id = 'shop' AND code = 'messages_per_day'";
+    assert_eq!(queue.rows(row).await?, [json!({ "refused_today": null })], "not counted without preload");
+
+    let cluster = Cluster::start_new(major).await?;
+    let queue = Queue::on(Database::create(&cluster, "counted").await?).await?;
+    let codes = |column: &str| {
+        format!(
+            "SELECT jsonb_object_agg(code, {column}) FILTER (WHERE {column} > 0) FROM sms_outbox.refusals WHERE organization_id = 'shop'"
+        )
+    };
+    limit(&queue, "messages_per_day => 1, blocked_destinations => '{AE}'").await?;
+    queue.enqueue("in").await?;
+    for n in 0..5 {
+        let session = queue.connect_as("app").await?;
+        session.batch_execute("BEGIN").await?;
+        later(&refused(&session, &call("out", "")).await?)?;
+        session.batch_execute("ROLLBACK").await?;
+        if n % 2 == 0 {
+            refused(&session, "SELECT sms_outbox_enqueue('+971501234567', 'out', organization_id => 'shop')").await?;
+        }
+    }
+    let expected = "{\"messages_per_day\": 5, \"destination_not_allowed\": 3}";
+    for column in ["refused_today", "refused_in_30_days"] {
+        queue.wait_until(column, &format!("SELECT coalesce(({}) = '{expected}', false)", codes(column))).await?;
+    }
+    // Yesterday's, and those of long ago.
+    queue.sql("UPDATE sms_outbox.refusal SET day = day - 1; INSERT INTO sms_outbox.refusal VALUES ('shop', current_date - 40, 'messages_per_day', 7)").await?;
+    assert_eq!(queue.rows(&codes("refused_today")).await?, [json!({ "jsonb_object_agg": null })]);
+    queue.maintain_all().await?;
+    queue
+        .wait_until(
+            "the old ones went",
+            &format!("SELECT coalesce(({}) = '{expected}', false)", codes("refused_in_30_days")),
+        )
+        .await
 }

@@ -10,7 +10,8 @@ use tokio_postgres::error::DbError;
 
 use counts::{
     counts_a_batch_as_its_messages, counts_by_day_of_the_zone, counts_by_minute, counts_by_recipient, counts_segments,
-    folds_what_it_counts, makes_nobody_wait_and_overshoots_by_what_is_open, replays_for_nothing,
+    counts_what_it_refuses, folds_what_it_counts, makes_nobody_wait_and_overshoots_by_what_is_open,
+    replays_for_nothing,
 };
 use rules::{
     goes_by_destination, goes_by_sender, keeps_limits_apart, lets_an_operator_override,
@@ -21,7 +22,7 @@ on_majors! { ends:
     counts_by_minute, counts_by_day_of_the_zone, counts_segments, counts_by_recipient, counts_a_batch_as_its_messages,
     replays_for_nothing, goes_by_destination, goes_by_sender, writes_to_nobody_who_is_suppressed,
     retries_nobody_who_is_suppressed, lets_an_operator_override, makes_nobody_wait_and_overshoots_by_what_is_open,
-    folds_what_it_counts, keeps_limits_apart, says_what_is_no_limit,
+    folds_what_it_counts, counts_what_it_refuses, keeps_limits_apart, says_what_is_no_limit,
 }
 
 pub(crate) async fn limit(queue: &Queue, limits: &str) -> Result<()> {
