@@ -10,11 +10,13 @@ use api::{a_database_that_is_away_is_told, requests_and_the_database_are_counted
 use sms_outbox_tests::on_majors;
 use sms_outbox_tests::scrape::Scrape;
 use sms_outbox_worker::metrics::catalog::{Kind, Source, all};
-use worker::{numbers_add_up_with_what_the_provider_saw, the_trace_is_logged_and_not_given_away};
+use worker::{
+    lost_connections_are_counted, numbers_add_up_with_what_the_provider_saw, the_trace_is_logged_and_not_given_away,
+};
 
 on_majors! { ends:
     numbers_add_up_with_what_the_provider_saw, the_trace_is_logged_and_not_given_away, requests_and_the_database_are_counted,
-    a_database_that_is_away_is_told,
+    a_database_that_is_away_is_told, lost_connections_are_counted,
 }
 
 /// Every family is of the list, with its type, help and labels.

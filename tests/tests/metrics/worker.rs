@@ -115,3 +115,25 @@ pub(crate) async fn the_trace_is_logged_and_not_given_away(major: Major) -> Resu
     ensure!(worker.drain().await?.success());
     Ok(())
 }
+
+/// Each connection of the worker is ended by the server, and opened again.
+pub(crate) async fn lost_connections_are_counted(major: Major) -> Result<()> {
+    let shop = Shop::open(major, "reconnects").await?;
+    shop.install("sandbox", "").await?;
+    let (_worker, url) = counted_worker(&shop).await?;
+    let connections = async |purpose: &str, at_least: f64| {
+        let opened = async || {
+            let now = Scrape::of(&url).await?;
+            let listens = now.sum("sms_outbox_worker_listening", &[]) == 1.0;
+            let count = now.sum("sms_outbox_worker_database_connections_total", &[("purpose", purpose)]);
+            Ok((listens && count >= at_least).then_some(count))
+        };
+        poll(format!("{at_least} connections to {purpose}"), opened, async || String::new()).await
+    };
+    let (queue, listen) = (connections("queue", 1.0).await?, connections("listen", 1.0).await?);
+    shop.database
+        .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'worker' AND datname = current_database()")
+        .await?;
+    connections("queue", queue + 1.0).await?;
+    connections("listen", listen + 1.0).await.map(drop)
+}

@@ -62,6 +62,8 @@ pub async fn run(
     shutdown: CancellationToken,
     abort: CancellationToken,
 ) -> anyhow::Result<()> {
+    // First, so that the first connection is counted too.
+    let scrapes = start_metrics(&settings).await?;
     let target = Target::parse(
         settings.database_url.expose_secret(),
         &format!("sms-outbox worker {}", settings.name),
@@ -83,7 +85,6 @@ pub async fn run(
         );
     }
 
-    let scrapes = start_metrics(&settings).await?;
     let counters = Arc::new(Counters::default());
     let wake = Arc::new(Notify::new());
     let (live, workers) = watch::channel(vec![worker.clone()]);
