@@ -172,7 +172,7 @@ mod tests {
             ("created_after=2026-11-23T00:00:00+03:00", Code::InvalidField, "created_after"),
             ("mobile=05%00", Code::InvalidField, "mobile"),
         ] {
-            let problem = read(query).err().expect(query);
+            let problem = read(query).expect_err(query);
             assert_eq!((problem.code, problem.errors()[0].field.as_str()), (code, field), "{query}");
         }
         let (listing, limit) = read("created_after=-005000-01-01T00:00:00Z&limit=").unwrap();
