@@ -17,6 +17,9 @@ const AT_ONCE: usize = 8;
 
 /// What happens to bytes.
 fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    if bytes.is_empty() {
+        return bytes.push(rng.u8(..));
+    }
     let place = rng.usize(..bytes.len());
     let end = (place + rng.usize(1..24)).min(bytes.len());
     match rng.u8(..9) {
