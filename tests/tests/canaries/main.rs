@@ -203,6 +203,13 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
     }
     assert!(faults.is_empty(), "{} lines:\n{}", faults.len(), faults.join("\n"));
 
+    // Leaked on purpose, as docs/roles.md warns: a caller that writes values into its statement, which the server logs with the error.
+    let careless = database.connect_as("app").await?;
+    let statement = format!("SELECT sms_outbox_enqueue('0{0}{0}', '{META}', organization_id => 'shop')", number(1));
+    assert!(careless.batch_execute(&statement).await.is_err());
+    let found = planted.found_in(&cluster.log());
+    assert!(found.len() == 1 && found[0].contains("STATEMENT:"), "{found:?}");
+
     // They were there, and this search finds them: in what the provider took, and in the tables.
     let taken = format!("{:?}", sandbox.journal()?);
     let kept = database.dump(&["--data-only"]).await?;
