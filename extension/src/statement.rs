@@ -103,7 +103,11 @@ pub(crate) struct ByIndex {
 impl ByIndex {
     pub(crate) fn begin() -> Self {
         // SAFETY: PostgreSQL's processes have one thread; the planner alone reads it.
-        unsafe { Self { before: std::mem::replace(&mut *(&raw mut pg_sys::enable_seqscan), false) } }
+        unsafe {
+            let before = pg_sys::enable_seqscan;
+            pg_sys::enable_seqscan = false;
+            Self { before }
+        }
     }
 }
 
