@@ -78,7 +78,6 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &SealArgs) -
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a date in a name: nothing is due by it")]
 fn new_key(terminal: &Terminal, id: &str) -> anyhow::Result<()> {
     let chance = uuid::Uuid::new_v4().simple().to_string();
     let made = format!("k{}", &chance[..8]);
