@@ -190,7 +190,7 @@ impl Resolve for Resolver {
 }
 
 /// Those that a request may go to. That a request may name this very machine was said before: see [`may_begin`].
-fn admitted(name: &str, found: Vec<SocketAddr>, allowed: &Networks) -> Result<Vec<SocketAddr>, NotAllowed> {
+pub(super) fn admitted(name: &str, found: Vec<SocketAddr>, allowed: &Networks) -> Result<Vec<SocketAddr>, NotAllowed> {
     let was_empty = found.is_empty();
     let local = is_localhost(name);
     let may = |at: &SocketAddr| allowed.admit(at.ip()) || local && at.ip().to_canonical().is_loopback();

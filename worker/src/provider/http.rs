@@ -279,7 +279,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
+    use reqwest::dns::{Addrs, Name, Resolve, Resolving};
     use reqwest::header::HeaderValue;
+    use tokio::net::TcpListener;
 
     fn wait(asked: &'static str, date: Option<&'static str>) -> Option<u64> {
         let mut headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(asked))]);
@@ -300,6 +304,43 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", None), None);
         for garbage in ["", "-1", "soon", "NaN", "inf", "Sun, 99 Nov 1994"] {
             assert_eq!(wait(garbage, None), None, "{garbage}");
+        }
+    }
+
+    /// A resolver of somebody else's, who says now this and now that.
+    struct Says {
+        answers: std::sync::Mutex<Vec<SocketAddr>>,
+        allowed: Networks,
+    }
+
+    impl Resolve for Says {
+        fn resolve(&self, name: Name) -> Resolving {
+            let answer = self.answers.lock().unwrap().pop().unwrap();
+            let admitted = egress::admitted(name.as_str(), vec![answer], &self.allowed);
+            Box::pin(async move { Ok(Box::new(admitted?.into_iter()) as Addrs) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_turns_inward_gets_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let inward = SocketAddr::from(([127, 0, 0, 1], port));
+        for (allowed, code) in [("", "address_not_allowed"), ("127.0.0.0/8", "connection_lost")] {
+            let allowed: Networks = allowed.parse().unwrap();
+            let says = Says { answers: vec![inward].into(), allowed: allowed.clone() };
+            let inner = reqwest::Client::builder().no_proxy().dns_resolver(says).build().unwrap();
+            let client = Client { inner, allowed };
+            let url = format!("http://gateway.example:{port}/").parse().unwrap();
+            let soon = Instant::now() + Duration::from_secs(5);
+            let hang_up = async { drop(listener.accept().await) };
+            let sending = client.send(Request::post_form(url, &[("a", "b")]), soon, soon);
+            let (verdict, connected) = tokio::select! {
+                verdict = sending => (verdict.unwrap_err(), false),
+                () = hang_up => (Verdict::ended(AttemptStatus::Unclear, "connection_lost", ""), true),
+            };
+            assert_eq!(verdict.error_code.as_deref(), Some(code));
+            assert_eq!(connected, code == "connection_lost");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::credentials::KeyArgs;
@@ -26,7 +25,7 @@ pub(in crate::cli) struct SealArgs {
     /// Do it, rather than count
     #[arg(long)]
     yes: bool,
-    /// Print a new key as a line for the file of keys, and do nothing else [default id: the day and chance]
+    /// Print a new key as a line for the file of keys, and do nothing else [default id: by chance]
     #[arg(long, value_name = "KEY_ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["organization", "yes"])]
     new_key: Option<String>,
     #[command(flatten)]
@@ -79,10 +78,9 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &SealArgs) -
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a date in a name: nothing is due by it")]
 fn new_key(terminal: &Terminal, id: &str) -> anyhow::Result<()> {
     let chance = uuid::Uuid::new_v4().simple().to_string();
-    let made = format!("{}-{}", Timestamp::now().strftime("%Y%m%d"), &chance[..4]);
+    let made = format!("k{}", &chance[..8]);
     let id = if id.is_empty() { &made } else { id };
     if !is_id(id) {
         return Err(Usage("new_key: an id is 1 to 32 of A-Z a-z 0-9 _ -".to_owned()).into());
