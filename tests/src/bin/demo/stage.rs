@@ -17,6 +17,9 @@ const HTTP_TIMEOUT: &str = "5s";
 /// So that a killed worker holds so many messages, and no more.
 pub(crate) const CONCURRENCY: usize = 2;
 
+/// What the database knows of the providers' credentials: where a worker finds them.
+const CREDENTIAL: &str = "env:DEMO_CREDENTIAL";
+
 /// Everything that runs.
 pub(crate) struct Stage<'a> {
     pub(crate) terminal: &'a Terminal,
@@ -86,6 +89,7 @@ impl<'a> Stage<'a> {
             // So that a killed worker's last word about itself is fresh.
             .set("SMS_OUTBOX_HEARTBEAT_INTERVAL", "1s")
             .set("SMS_OUTBOX_CONCURRENCY", &CONCURRENCY.to_string())
+            .set("DEMO_CREDENTIAL", "demo")
             .start()
             .await?;
         self.workers.push(worker);
@@ -165,14 +169,14 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Branch, slug, position and configuration of each app. The credentials are as invented as the providers.
+/// Branch, slug, position and configuration of each app.
 fn apps(taqnyat: &Sandbox, others: &Sandbox) -> Vec<(&'static str, &'static str, i32, Value)> {
     let at = |sandbox: &Sandbox, wire: &str| format!("{}/{wire}", sandbox.url());
-    let mora = json!({"api_key": "demo", "username": "shop", "sender": "MyShop", "base_url": at(others, "mora")});
+    let mora = json!({"api_key": CREDENTIAL, "username": "shop", "sender": "MyShop", "base_url": at(others, "mora")});
     let own = |branch: &str| json!({"token": branch, "sender": "MyShop", "base_url": at(others, "sandbox")});
     let twilio = json!({
         "account_sid": format!("AC{}", "0123456789abcdef".repeat(2)),
-        "auth_token": "demo",
+        "auth_token": CREDENTIAL,
         "sender": "MyShop",
         "base_url": at(others, "twilio"),
     });
@@ -181,7 +185,7 @@ fn apps(taqnyat: &Sandbox, others: &Sandbox) -> Vec<(&'static str, &'static str,
             "riyadh",
             "taqnyat-sms",
             10,
-            json!({"bearer_token": "demo", "sender": "MyShop", "base_url": at(taqnyat, "taqnyat")}),
+            json!({"bearer_token": CREDENTIAL, "sender": "MyShop", "base_url": at(taqnyat, "taqnyat")}),
         ),
         ("riyadh", "mora-sms", 20, mora.clone()),
         ("riyadh", "sandbox", 30, own("riyadh")),
