@@ -91,7 +91,7 @@ const CALLS: &[(&str, &str)] = &[
     ("app", "SELECT * FROM sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop')"),
     ("operator", "SELECT sms_outbox.suppress('shop', '0501234599', 'r')"),
     ("operator", "SELECT sms_outbox.unsuppress('shop', '0501234599')"),
-    ("operator", "SELECT * FROM sms_outbox.limits, sms_outbox.suppressed"),
+    ("operator", "SELECT * FROM sms_outbox.limits, sms_outbox.suppressed, sms_outbox.refusals"),
     ("operator", "SELECT sms_outbox.release_held()"),
     ("operator", "SELECT sms_outbox.prepare_partitions(9)"),
     ("operator", "SELECT * FROM sms_outbox.run_maintenance()"),

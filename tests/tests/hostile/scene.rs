@@ -69,7 +69,8 @@ pub(crate) const PROBES: &[&str] = &[
 pub(crate) const METRICS: &str = "SELECT * FROM sms_outbox.metrics()";
 
 /// These take nothing that could be another's, and read no table.
-pub(crate) const PURE: [&str; 5] = ["server_id", "setting", "http_status", "message_id", "credentials_held"];
+pub(crate) const PURE: [&str; 6] =
+    ["server_id", "setting", "http_status", "message_id", "credentials_held", "counts_refusals"];
 
 pub(crate) struct Scene {
     pub(crate) queue: Queue,
