@@ -1,8 +1,8 @@
 -- What enqueue must know of an organization ($1), its limits too, and what the caller's roles ($2, $3) are bound to. Always one row: an
 -- organization without a row has no apps either.
-SELECT (SELECT pg_catalog.string_agg(COALESCE(b.organization_id, '*'), ',')
-          FROM sms_outbox.role_binding AS b
-         WHERE b.role OPERATOR(pg_catalog.=) $2 OR b.role OPERATOR(pg_catalog.=) $3),
+SELECT NULLIF(pg_catalog.concat_ws(',',
+           (SELECT COALESCE(b.organization_id, '*') FROM sms_outbox.role_binding AS b WHERE b.role OPERATOR(pg_catalog.=) $2),
+           (SELECT COALESCE(b.organization_id, '*') FROM sms_outbox.role_binding AS b WHERE b.role OPERATOR(pg_catalog.=) $3)), ''),
        o.default_region, o.time_zone,
        EXISTS (SELECT FROM sms_outbox.organization_app AS a
                 WHERE a.organization_id OPERATOR(pg_catalog.=) $1 AND a.uninstalled_at IS NULL),
