@@ -79,6 +79,8 @@ BEGIN
         SELECT e.id FROM sms_outbox.ended AS e
          WHERE (e.organization_id, e.status, e.id) >= (page.organization_id, wanted, first)
            AND (e.organization_id, e.status, e.id) < (page.organization_id, wanted, past)
+           -- Said once more: before PostgreSQL 18 a scan does not stop where a later column of a row ends the range.
+           AND e.organization_id = page.organization_id AND e.status = wanted
          ORDER BY e.organization_id DESC, e.status DESC, e.id DESC LIMIT "rows";
     END IF;
 END
