@@ -56,7 +56,7 @@ pub(crate) async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration)
     Ok((callers, Round { rate, times }))
 }
 
-/// The middle one by rate.
+/// The middle one by rate; the faster of two middle ones.
 pub(crate) fn median(mut rounds: Vec<Round>) -> Option<Round> {
     rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
     let middle = rounds.len() / 2;
