@@ -8,6 +8,10 @@ CREATE TYPE sms_outbox.attempt_status AS ENUM
     ('not_sent', 'refused_recipient', 'refused_content', 'refused_account', 'throttled', 'accepted', 'unclear');
 COMMENT ON TYPE sms_outbox.attempt_status IS 'How one attempt ended. refused_account and throttled mean ''not now'' and are not counted against max_attempts.';
 
+-- In this order, so that the greatest of a message's attempts is what is known of the message.
+CREATE TYPE sms_outbox.certainty AS ENUM ('not_sent', 'unknown', 'possible', 'likely', 'sent');
+COMMENT ON TYPE sms_outbox.certainty IS 'How sure it is that an attempt sent its message. not_sent: nothing went out, or the provider refused it; unknown: the worker died or was cut off, not even known whether its request began; possible: the request began, and no answer says what became of it; likely: the provider answered with success, in words that could not be read; sent: accepted, or proven since.';
+
 CREATE TYPE sms_outbox.delivery_status AS ENUM
     ('unknown', 'queued', 'delivered', 'undelivered', 'rejected', 'expired');
 COMMENT ON TYPE sms_outbox.delivery_status IS 'What the provider''s receipts say of a sent message; unknown while there is none.';

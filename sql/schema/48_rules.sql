@@ -31,3 +31,12 @@ CREATE FUNCTION sms_outbox.latency_bucket(took interval) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ceil(2 / ln(2::double precision) * ln(greatest(date_part('epoch', took) * 1000, 1)))::smallint;
 COMMENT ON FUNCTION sms_outbox.latency_bucket(interval) IS 'Bucket b of app_tally holds what took at most 2^(b/2) ms.';
+
+CREATE FUNCTION sms_outbox.certainty(status sms_outbox.attempt_status, error_code text) RETURNS sms_outbox.certainty
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN status = 'accepted' THEN 'sent'
+                WHEN status <> 'unclear' THEN 'not_sent'
+                WHEN error_code IN ('lease_expired', 'panic') THEN 'unknown'
+                WHEN error_code = 'unreadable_answer' THEN 'likely'
+                WHEN status = 'unclear' THEN 'possible' END::sms_outbox.certainty;
+COMMENT ON FUNCTION sms_outbox.certainty(sms_outbox.attempt_status, text) IS 'How sure it is that an attempt which ended so sent its message; NULL for a live one. The one place that says what the error codes of unclear attempts leave open: the views, retry(), survey() and the command ask it.';

@@ -118,6 +118,7 @@ AS $$
 DECLARE
     wanted CONSTANT sms_outbox.message_id[] := sms_outbox.only_visible(id);
     now_is sms_outbox.dispatch_status;
+    attempted sms_outbox.certainty;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
     IF sms_outbox.is_suppressed(id) AND NOT sms_outbox.overrides_limits() THEN
@@ -129,80 +130,15 @@ BEGIN
         RAISE EXCEPTION 'the message is %; only failed, dispatch_timeout, canceled and expired ones can be retried', now_is
             USING ERRCODE = '55000', COLUMN = 'id', CONSTRAINT = 'wrong_state', DETAIL = 'dispatch_status: ' || now_is;
     END IF;
+    -- A warning, so that it also stands in the server's log.
+    SELECT max(sms_outbox.certainty(a.status, a.error_code)) INTO attempted FROM sms_outbox.attempt AS a WHERE a.id = retry.id;
+    IF attempted > 'not_sent' THEN
+        RAISE WARNING 'message % may have been sent already (certainty: %): its recipient may get it twice', id, attempted;
+    END IF;
     RETURN 'pending';
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.retry(sms_outbox.message_id) IS 'Sends an ended message again: from failed, dispatch_timeout, canceled or expired, with its full number of attempts; an end of validity that has passed is dropped. A dispatch_timeout may have been sent already: retrying it risks a second SMS. Refuses with 55000 and the present state otherwise, with P0002 when there is none, with 42501 (recipient_suppressed) a number on the suppression list.';
-
--- A filter as one JSON object: the same keys for both, checked in one place.
-CREATE FUNCTION sms_outbox.check_filter(filter jsonb, max_rows integer) RETURNS void
-    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    known CONSTANT text[] := ARRAY['organization_id', 'dispatch_status', 'mobile', 'preferred_provider_slug', 'error_code', 'priority', 'created_after', 'created_before'];
-    unknown text;
-    key text;
-    value jsonb;
-BEGIN
-    IF filter IS NULL OR jsonb_typeof(filter) <> 'object' OR filter = '{}' THEN
-        RAISE EXCEPTION 'filter: a JSON object with at least one key is needed' USING ERRCODE = '22023', COLUMN = 'filter',
-            HINT = 'Keys: ' || array_to_string(known, ', ') || '.';
-    END IF;
-    SELECT k INTO unknown FROM jsonb_object_keys(filter) AS k WHERE k <> ALL (known) LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'filter: there is no key "%"', unknown USING ERRCODE = '22023', COLUMN = 'filter',
-            HINT = 'Keys: ' || array_to_string(known, ', ') || '.';
-    END IF;
-    -- Here rather than in the query, which says nothing where no row is looked at.
-    FOR key, value IN SELECT f.key, f.value FROM jsonb_each(filter) AS f LOOP
-        IF key = 'priority' THEN
-            IF value NOT IN ('0', '1', '2') THEN
-                RAISE EXCEPTION 'filter: priority: it must be 0, 1 or 2' USING ERRCODE = '22023', COLUMN = 'filter';
-            END IF;
-        ELSIF jsonb_typeof(value) <> 'string' THEN
-            RAISE EXCEPTION 'filter: %: it must be a string', key USING ERRCODE = '22023', COLUMN = 'filter',
-                HINT = 'For no such condition, leave the key out.';
-        ELSIF key IN ('created_after', 'created_before') THEN
-            BEGIN
-                PERFORM (value #>> '{}')::timestamptz;
-            EXCEPTION WHEN data_exception THEN
-                RAISE EXCEPTION 'filter: %: it is no date and time', key USING ERRCODE = '22023', COLUMN = 'filter',
-                    HINT = 'For example 2026-12-31T18:00:00+03:00.';
-            END;
-        END IF;
-    END LOOP;
-    IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 10000 THEN
-        RAISE EXCEPTION 'max_rows: it must be between 1 and 10000' USING ERRCODE = '22023', COLUMN = 'max_rows';
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION sms_outbox.check_filter(jsonb, integer) IS 'Refuses (22023) a filter of cancel() or retry() with an unknown key, a wrong value, or no key at all.';
-
-CREATE FUNCTION sms_outbox.within_scope(filter jsonb, max_rows integer) RETURNS jsonb
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    visible CONSTANT text := sms_outbox.visible_organization();
-BEGIN
-    PERFORM sms_outbox.check_filter(filter, max_rows);
-    IF visible = '*' THEN
-        RETURN filter;
-    END IF;
-    PERFORM sms_outbox.require_organization(coalesce(filter ->> 'organization_id', visible));
-    RETURN filter || jsonb_build_object('organization_id', visible);
-END
-$$;
-COMMENT ON FUNCTION sms_outbox.within_scope(jsonb, integer) IS 'The filter, checked, and narrowed to the organization that the caller acts for. Internal: cancel() and retry() call it.';
-
-CREATE FUNCTION sms_outbox.matches(filter jsonb, message sms_outbox.message) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (filter -> 'organization_id' IS NULL OR message.organization_id = filter ->> 'organization_id')
-       AND (filter -> 'mobile' IS NULL OR ltrim(message.mobile, '+') = ltrim(filter ->> 'mobile', '+'))
-       AND (filter -> 'preferred_provider_slug' IS NULL OR message.preferred_provider_slug IS NOT DISTINCT FROM nullif(filter ->> 'preferred_provider_slug', ''))
-       AND (filter -> 'priority' IS NULL OR message.priority = (filter ->> 'priority')::smallint)
-       AND (filter -> 'created_after' IS NULL OR message.created_at >= (filter ->> 'created_after')::timestamptz)
-       AND (filter -> 'created_before' IS NULL OR message.created_at < (filter ->> 'created_before')::timestamptz);
-COMMENT ON FUNCTION sms_outbox.matches(jsonb, sms_outbox.message) IS 'Whether a message matches the keys of a filter that the message itself answers.';
+COMMENT ON FUNCTION sms_outbox.retry(sms_outbox.message_id) IS 'Sends an ended message again: from failed, dispatch_timeout, canceled or expired, with its full number of attempts; an end of validity that has passed is dropped. A dispatch_timeout may have been sent already: retrying it risks a second SMS, and warns of it; without that WARNING every attempt is known not to have sent. Refuses with 55000 and the present state otherwise, with P0002 when there is none, with 42501 (recipient_suppressed) a number on the suppression list.';
 
 CREATE FUNCTION sms_outbox.cancel(filter jsonb, dry_run boolean DEFAULT true, max_rows integer DEFAULT 1000)
     RETURNS TABLE (matched bigint, moved bigint)
@@ -214,9 +150,9 @@ DECLARE
 BEGIN
     PERFORM sms_outbox.require_read_committed();
     filter := sms_outbox.within_scope(filter, max_rows);
-    IF coalesce(filter ->> 'dispatch_status', 'pending') <> 'pending' OR filter ? 'error_code' THEN
+    IF coalesce(filter ->> 'dispatch_status', 'pending') <> 'pending' OR filter ?| ARRAY['organization_app_id', 'error_code', 'certainty'] THEN
         RAISE EXCEPTION 'filter: only pending messages can be canceled' USING ERRCODE = '22023', COLUMN = 'filter',
-            HINT = 'Leave dispatch_status and error_code out.';
+            HINT = 'Leave dispatch_status, organization_app_id, error_code and certainty out.';
     END IF;
     SELECT count(*), array_agg(f.id) INTO matched, found_ids
       FROM (SELECT w.id
@@ -234,7 +170,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.cancel(jsonb, boolean, integer) IS 'Cancels waiting messages by filter: organization_id, mobile, preferred_provider_slug, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0.';
 
 CREATE FUNCTION sms_outbox.retry(filter jsonb, dry_run boolean DEFAULT true, max_rows integer DEFAULT 1000)
-    RETURNS TABLE (matched bigint, moved bigint, suppressed bigint)
+    RETURNS TABLE (matched bigint, moved bigint, suppressed bigint, risky bigint)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan -- for the keys of this very filter
 AS $$
@@ -243,38 +179,23 @@ DECLARE
     found_ids sms_outbox.message_id[];
 BEGIN
     PERFORM sms_outbox.require_read_committed();
-    filter := sms_outbox.within_scope(filter, max_rows);
-    IF filter ->> 'dispatch_status' IS NULL OR filter ->> 'dispatch_status' NOT IN ('failed', 'dispatch_timeout', 'canceled', 'expired') THEN
-        RAISE EXCEPTION 'filter: dispatch_status must say which ended messages are meant' USING ERRCODE = '22023', COLUMN = 'filter',
-            HINT = 'One of failed, dispatch_timeout, canceled, expired. A dispatch_timeout may have been sent already.';
-    END IF;
+    filter := sms_outbox.within_ended(filter, max_rows);
     -- By the suppressed numbers, which are few beside the messages.
     SELECT count(*) INTO suppressed
       FROM sms_outbox.suppression AS s
-      JOIN sms_outbox.message AS m ON m.organization_id = s.organization_id AND m.mobile = s.mobile
-      JOIN sms_outbox.ended AS e ON e.id = m.id
-     WHERE NOT overrides
-       AND e.status = (filter ->> 'dispatch_status')::sms_outbox.dispatch_status
-       AND (filter -> 'organization_id' IS NULL OR s.organization_id = filter ->> 'organization_id')
-       AND sms_outbox.matches(filter, m)
-       AND (filter -> 'error_code' IS NULL OR filter ->> 'error_code' = (
-                SELECT a.error_code FROM sms_outbox.attempt AS a WHERE a.id = e.id AND a.attempt = e.last_attempt));
-    SELECT count(*), array_agg(f.id) INTO matched, found_ids
-      FROM (SELECT e.id
-              FROM sms_outbox.ended AS e JOIN sms_outbox.message AS m ON m.id = e.id
-             WHERE e.status = (filter ->> 'dispatch_status')::sms_outbox.dispatch_status
-               AND (filter -> 'organization_id' IS NULL OR e.organization_id = filter ->> 'organization_id')
-               AND sms_outbox.matches(filter, m)
-               AND (overrides OR NOT EXISTS (
-                        SELECT FROM sms_outbox.suppression AS s WHERE s.organization_id = m.organization_id AND s.mobile = m.mobile))
-               AND (filter -> 'error_code' IS NULL OR filter ->> 'error_code' = (
-                        SELECT a.error_code FROM sms_outbox.attempt AS a WHERE a.id = e.id AND a.attempt = e.last_attempt))
+      JOIN sms_outbox.ended_matching(filter) AS f ON f.organization_id = s.organization_id AND f.mobile = s.mobile
+     WHERE NOT overrides;
+    SELECT count(*), count(*) FILTER (WHERE f.certainty > 'not_sent'), array_agg(f.id) INTO matched, risky, found_ids
+      FROM (SELECT m.id, m.certainty
+              FROM sms_outbox.ended_matching(filter) AS m
+             WHERE overrides OR NOT EXISTS (
+                       SELECT FROM sms_outbox.suppression AS s WHERE s.organization_id = m.organization_id AND s.mobile = m.mobile)
              LIMIT CASE WHEN dry_run IS FALSE THEN max_rows END) AS f;
     moved := CASE WHEN dry_run IS FALSE THEN sms_outbox.requeue_ended(found_ids) ELSE 0 END;
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.retry(jsonb, boolean, integer) IS 'Retries ended messages by filter: dispatch_status (needed), organization_id, mobile, preferred_provider_slug, error_code, priority, created_after, created_before. A dry run, unless told otherwise, only counts. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0. Messages to numbers on the suppression list are passed over, and not in matched: suppressed counts them.';
+COMMENT ON FUNCTION sms_outbox.retry(jsonb, boolean, integer) IS 'Retries ended messages by filter: dispatch_status (needed), organization_id, mobile, preferred_provider_slug, priority, created_after, created_before; and by the attempt that most likely sent the message, its organization_app_id, error_code and certainty. A dry run, unless told otherwise, only counts; survey() tells more. Otherwise moves the first max_rows that it finds: commit, and call again while moved is not 0. risky counts those of matched that may have been sent already, or were: their recipients may get a second SMS. Messages to numbers on the suppression list are passed over, and not in matched: suppressed counts them.';
 
 CREATE FUNCTION sms_outbox.release_held() RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

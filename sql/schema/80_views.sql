@@ -71,12 +71,13 @@ COMMENT ON VIEW sms_outbox.outbox IS 'The messages, as the API shows them. dispa
 
 CREATE VIEW sms_outbox.attempts AS
 SELECT a.id, a.attempt, a.app_id AS organization_app_id, p.provider_slug, a.status, a.started_at, a.finished_at,
-       a.http_status, a.error_code, a.error_message, a.response, a.provider_message_id, a.organization_id, a.worker
+       a.http_status, a.error_code, a.error_message, a.response, a.provider_message_id, a.organization_id, a.worker,
+       sms_outbox.certainty(a.status, a.error_code) AS certainty
   FROM sms_outbox.attempt AS a LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = a.app_id
 UNION ALL
-SELECT l.id, l.attempt, l.app_id, p.provider_slug, NULL, l.started_at, NULL, NULL, NULL, NULL, NULL, NULL, l.organization_id, l.worker
+SELECT l.id, l.attempt, l.app_id, p.provider_slug, NULL, l.started_at, NULL, NULL, NULL, NULL, NULL, NULL, l.organization_id, l.worker, NULL
   FROM sms_outbox.lease AS l LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = l.app_id;
-COMMENT ON VIEW sms_outbox.attempts IS 'The attempts: each row is one request to a provider that may have caused a send, or one that failed before. A live one has no status yet.';
+COMMENT ON VIEW sms_outbox.attempts IS 'The attempts: each row is one request to a provider that may have caused a send, or one that failed before. A live one has no status yet. certainty says how sure it is that it sent the message.';
 
 CREATE VIEW sms_outbox.masked_outbox AS
 SELECT o.id, o.organization_id, pg_catalog."left"(o.mobile, 5) || '•••' || pg_catalog."right"(o.mobile, 2) AS mobile, o.sender, o.datetime,
@@ -88,7 +89,7 @@ COMMENT ON VIEW sms_outbox.masked_outbox IS 'The messages for those who watch: t
 
 CREATE VIEW sms_outbox.masked_attempts AS
 SELECT a.id, a.attempt, a.organization_app_id, a.provider_slug, a.status, a.started_at, a.finished_at, a.http_status, a.error_code,
-       a.organization_id, a.worker
+       a.organization_id, a.worker, a.certainty
   FROM sms_outbox.attempts AS a;
 COMMENT ON VIEW sms_outbox.masked_attempts IS 'The attempts for those who watch: nothing that a provider answered but status and code.';
 

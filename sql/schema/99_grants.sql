@@ -67,7 +67,7 @@ ALTER FUNCTION sms_outbox.waits_for(text, text, bigint[], integer) OWNER TO sms_
 -- health_checks() looks at the sessions of others and at the preloaded libraries.
 GRANT pg_read_all_stats, pg_read_all_settings TO sms_outbox_owner;
 
-GRANT USAGE ON TYPE sms_outbox.message_id, sms_outbox.dispatch_status, sms_outbox.attempt_status, sms_outbox.delivery_status
+GRANT USAGE ON TYPE sms_outbox.message_id, sms_outbox.dispatch_status, sms_outbox.attempt_status, sms_outbox.delivery_status, sms_outbox.certainty
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 -- Input and output too: the planner calls them like any function where it folds a cast of a constant text.
 GRANT EXECUTE ON FUNCTION
@@ -76,7 +76,7 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.message_id_eq(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_ne(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_ge(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_gt(sms_outbox.message_id, sms_outbox.message_id),
     sms_outbox.message_id_cmp(sms_outbox.message_id, sms_outbox.message_id), sms_outbox.message_id_hash(sms_outbox.message_id),
-    sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization(),
+    sms_outbox.certainty(sms_outbox.attempt_status, text), sms_outbox.waits_for(text, text, bigint[], integer), sms_outbox.server_id(), sms_outbox.visible_organization(),
     sms_outbox.counts_refusals()
    TO sms_outbox_tenant, sms_outbox_api, sms_outbox_app, sms_outbox_worker, sms_outbox_operator, sms_outbox_monitor;
 
@@ -121,7 +121,7 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean),
     sms_outbox.uninstall_app(bigint), sms_outbox.pause_app(bigint, text), sms_outbox.resume_app(bigint),
     sms_outbox.cancel(sms_outbox.message_id), sms_outbox.cancel(jsonb, boolean, integer),
-    sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer),
+    sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer), sms_outbox.survey(jsonb),
     sms_outbox.suppress(text, text, text), sms_outbox.unsuppress(text, text),
     sms_outbox.bind_role(name, text), sms_outbox.unbind_role(name),
     sms_outbox.create_api_key(text, text, text[], timestamptz), sms_outbox.revoke_api_key(text),
