@@ -116,7 +116,7 @@ END;
 COMMENT ON FUNCTION sms_outbox.ended_matching(jsonb) IS 'The ended messages that a filter of within_ended() matches; with app, error code and certainty of the attempt that most likely sent each. Internal: retry() and survey() call it.';
 
 CREATE FUNCTION sms_outbox.survey(filter jsonb)
-    RETURNS TABLE (organization_app_id bigint, provider_slug text, app text, error_code text, certainty sms_outbox.certainty, messages bigint,
+    RETURNS TABLE (organization_id text, organization_app_id bigint, provider_slug text, app text, error_code text, certainty sms_outbox.certainty, messages bigint,
                    oldest timestamptz, newest timestamptz)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan -- for the keys of this very filter
@@ -124,11 +124,11 @@ AS $$
 BEGIN
     filter := sms_outbox.within_ended(filter, 1);
     RETURN QUERY
-    SELECT g.app_id, p.provider_slug, p.name, g.error_code, g.certainty, g.messages, g.oldest, g.newest
-      FROM (SELECT f.app_id, f.error_code, f.certainty, count(*) AS messages, min(f.ended_at) AS oldest, max(f.ended_at) AS newest
-              FROM sms_outbox.ended_matching(filter) AS f GROUP BY 1, 2, 3) AS g
+    SELECT g.organization_id, g.app_id, p.provider_slug, p.name, g.error_code, g.certainty, g.messages, g.oldest, g.newest
+      FROM (SELECT f.organization_id, f.app_id, f.error_code, f.certainty, count(*) AS messages, min(f.ended_at) AS oldest, max(f.ended_at) AS newest
+              FROM sms_outbox.ended_matching(filter) AS f GROUP BY 1, 2, 3, 4) AS g
       LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = g.app_id
-     ORDER BY g.messages DESC, g.app_id, g.error_code, g.certainty;
+     ORDER BY g.messages DESC, g.organization_id, g.app_id, g.error_code, g.certainty;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.survey(jsonb) IS 'What a filter of retry() or resolve() matches, counted before anything moves: by the app that most likely sent each message, how that attempt ended, and how sure it is that it sent; with the times at which the oldest and the newest of them ended. error_code is that of the attempt; messages that were never tried have no app.';
+COMMENT ON FUNCTION sms_outbox.survey(jsonb) IS 'What a filter of retry() or resolve() matches, counted before anything moves: by organization, by the app that most likely sent each message, how that attempt ended, and how sure it is that it sent; with the times at which the oldest and the newest of them ended. error_code is that of the attempt; messages that were never tried have no app.';

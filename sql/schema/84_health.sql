@@ -12,6 +12,7 @@ DECLARE
     last_day date;
     first_day date;
     names text;
+    since timestamptz;
 BEGIN
     SELECT count(*) INTO alive FROM sms_outbox.worker AS w WHERE w.heartbeat_at > clock_timestamp() - interval '20 seconds';
     -- The head of the log of each priority, not the whole queue.
@@ -72,6 +73,26 @@ BEGIN
     detail := CASE WHEN amount > 0 THEN CASE WHEN amount >= 10000 THEN '10000 or more' ELSE amount::text END
               || ' messages were queued by another server (restore, clone or promotion) and are not sent; when that server sends nothing any more: SELECT sms_outbox.release_held()'
               ELSE 'none' END;
+    RETURN NEXT;
+
+    SELECT coalesce(sum(g.messages), 0), min(g.oldest),
+           array_to_string((array_agg(g.messages || ' by app ' || g.app_id || coalesce(' (' || g.provider_slug || ')', '') ORDER BY g.messages DESC, g.app_id))[1:3], ', ')
+      INTO amount, since, names
+      FROM (SELECT a.app_id, p.provider_slug, count(*) AS messages, min(u.ended_at) AS oldest
+              -- By organization: so the index finds them among all ends.
+              FROM (SELECT e.id, e.ended_at
+                      FROM sms_outbox.organization AS o
+                      CROSS JOIN LATERAL (SELECT d.id, d.ended_at FROM sms_outbox.ended AS d
+                                           WHERE d.organization_id = o.organization_id AND d.status = 'dispatch_timeout' LIMIT 1000) AS e
+                     LIMIT 1000) AS u
+              CROSS JOIN LATERAL (SELECT t.app_id FROM sms_outbox.attempt AS t WHERE t.id = u.id AND t.status = 'unclear' ORDER BY t.attempt DESC LIMIT 1) AS a
+              LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = a.app_id
+             GROUP BY 1, 2) AS g;
+    "check" := 'unclear';
+    status := CASE WHEN amount > 0 THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN amount > 0 THEN CASE WHEN amount >= 1000 THEN '1000 or more' ELSE amount::text END
+              || ' messages may have been sent or not, the first since ' || to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC: ' || names
+              || '; how to decide: docs/guides/unclear.md' ELSE 'none' END;
     RETURN NEXT;
 
     SELECT string_agg(s.app_id || ' (' || s.provider_slug || ': ' || s.reason || ')', ', ' ORDER BY s.app_id) INTO names

@@ -181,6 +181,7 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
         "partitions_ahead",
         "retention",
         "held",
+        "unclear",
         "apps",
         "credentials",
         "horizon",

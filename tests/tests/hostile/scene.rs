@@ -38,6 +38,9 @@ pub(crate) const PROBES: &[&str] = &[
     "SELECT * FROM sms_outbox.cancel('{\"mobile\": \"MOBILE\"}'::jsonb, false)",
     "SELECT * FROM sms_outbox.cancel('{\"organization_id\": \"ORG\"}'::jsonb, true)",
     "SELECT * FROM sms_outbox.retry('{\"dispatch_status\": \"failed\", \"mobile\": \"MOBILE\"}'::jsonb, false)",
+    "SELECT * FROM sms_outbox.survey('{\"dispatch_status\": \"failed\", \"mobile\": \"MOBILE\"}'::jsonb)",
+    "SELECT * FROM sms_outbox.survey('{\"dispatch_status\": \"failed\", \"organization_app_id\": APP}'::jsonb)",
+    "SELECT * FROM sms_outbox.survey('{\"dispatch_status\": \"failed\", \"organization_id\": \"ORG\"}'::jsonb)",
     "SELECT sms_outbox.set_organization('ORG', 'AE')",
     "SELECT sms_outbox.pause_organization('ORG')",
     "SELECT sms_outbox.resume_organization('ORG')",
@@ -69,8 +72,8 @@ pub(crate) const PROBES: &[&str] = &[
 pub(crate) const METRICS: &str = "SELECT * FROM sms_outbox.metrics()";
 
 /// These take nothing that could be another's, and read no table.
-pub(crate) const PURE: [&str; 6] =
-    ["server_id", "setting", "http_status", "message_id", "credentials_held", "counts_refusals"];
+pub(crate) const PURE: [&str; 7] =
+    ["certainty", "server_id", "setting", "http_status", "message_id", "credentials_held", "counts_refusals"];
 
 pub(crate) struct Scene {
     pub(crate) queue: Queue,

@@ -145,24 +145,77 @@ pub(crate) fn operators() -> Vec<Bad> {
             "sms_outbox.apps_installed",
         ));
     }
-    for function in ["cancel", "retry"] {
-        let status = if function == "retry" { r#""dispatch_status": "failed", "# } else { "" };
+    for function in ["cancel", "retry", "survey"] {
+        let status = if function == "cancel" { "" } else { r#""dispatch_status": "failed", "# };
         let filter = |keys: &str| format!("SELECT * FROM sms_outbox.{function}('{{{status}{keys}}}'::jsonb)");
         all.extend([
-            bad(format!("SELECT * FROM sms_outbox.{function}('{{}}'::jsonb)"), "22023", "filter", "at least one key", KEYS),
+            bad(
+                format!("SELECT * FROM sms_outbox.{function}('{{}}'::jsonb)"),
+                "22023",
+                "filter",
+                "at least one key",
+                KEYS,
+            ),
             bad(format!("SELECT * FROM sms_outbox.{function}('[]'::jsonb)"), "22023", "filter", "a JSON object", KEYS),
             bad(filter(r#""organisation": "shop""#), "22023", "filter", r#"there is no key "organisation""#, KEYS),
             bad(filter(r#""priority": "high""#), "22023", "filter", "priority: it must be 0, 1 or 2", ""),
             bad(filter(r#""priority": 70000"#), "22023", "filter", "priority: it must be 0, 1 or 2", ""),
-            bad(filter(r#""created_after": "soon""#), "22023", "filter", "created_after: it is no date and time", "For example 2026-12-31T18:00:00+03:00"),
+            bad(
+                filter(r#""created_after": "soon""#),
+                "22023",
+                "filter",
+                "created_after: it is no date and time",
+                "For example 2026-12-31T18:00:00+03:00",
+            ),
             bad(filter(r#""created_before": 7"#), "22023", "filter", "created_before: it must be a string", ""),
-            bad(filter(r#""organization_id": ["shop"]"#), "22023", "filter", "organization_id: it must be a string", ""),
+            bad(
+                filter(r#""organization_id": ["shop"]"#),
+                "22023",
+                "filter",
+                "organization_id: it must be a string",
+                "",
+            ),
             bad(filter(r#""mobile": null"#), "22023", "filter", "mobile: it must be a string", "leave the key out"),
             bad(
-                format!("SELECT * FROM sms_outbox.{function}('{{{status}\"organization_id\": \"shop\"}}'::jsonb, max_rows => 0)"),
-                "22023", "max_rows", "between 1 and 10000", "",
+                filter(r#""organization_app_id": "Main""#),
+                "22023",
+                "filter",
+                "organization_app_id: it must be the number of an app",
+                "sms_outbox.apps_installed",
+            ),
+            bad(
+                filter(r#""organization_app_id": -1"#),
+                "22023",
+                "filter",
+                "organization_app_id: it must be the number of an app",
+                "",
+            ),
+            bad(
+                filter(r#""certainty": "perhaps""#),
+                "22023",
+                "filter",
+                "there is no such certainty",
+                "One of not_sent, unknown",
             ),
         ]);
+    }
+    for function in ["cancel", "retry"] {
+        all.push(bad(
+            format!("SELECT * FROM sms_outbox.{function}('{{\"organization_id\": \"shop\"}}'::jsonb, max_rows => 0)"),
+            "22023",
+            "max_rows",
+            "between 1 and 10000",
+            "",
+        ));
+    }
+    for key in [r#""error_code": "x""#, r#""organization_app_id": 1"#, r#""certainty": "possible""#] {
+        all.push(bad(
+            format!("SELECT * FROM sms_outbox.cancel('{{{key}}}'::jsonb)"),
+            "22023",
+            "filter",
+            "only pending messages can be canceled",
+            "error_code and certainty out",
+        ));
     }
     all.extend([
         bad(
@@ -170,17 +223,17 @@ pub(crate) fn operators() -> Vec<Bad> {
             "22023",
             "filter",
             "only pending messages can be canceled",
-            "Leave dispatch_status and error_code out",
-        ),
-        bad(
-            r#"SELECT * FROM sms_outbox.cancel('{"error_code": "x"}'::jsonb)"#,
-            "22023",
-            "filter",
-            "only pending messages can be canceled",
-            "Leave dispatch_status and error_code out",
+            "Leave dispatch_status, organization_app_id",
         ),
         bad(
             r#"SELECT * FROM sms_outbox.retry('{"organization_id": "shop"}'::jsonb)"#,
+            "22023",
+            "filter",
+            "dispatch_status must say",
+            "One of failed",
+        ),
+        bad(
+            r#"SELECT * FROM sms_outbox.survey('{"dispatch_status": "pending"}'::jsonb)"#,
             "22023",
             "filter",
             "dispatch_status must say",

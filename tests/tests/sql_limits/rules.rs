@@ -129,7 +129,7 @@ pub(crate) async fn retries_nobody_who_is_suppressed(major: Major) -> Result<()>
     let filter = r#"'{"dispatch_status": "failed"}'::jsonb"#;
     for (dry_run, moved) in [(true, 0), (false, 1)] {
         let row = queue.rows(&format!("SELECT * FROM sms_outbox.retry({filter}, dry_run => {dry_run})")).await?;
-        assert_eq!(row, [json!({"matched": 1, "moved": moved, "suppressed": 1})]);
+        assert_eq!(row, [json!({"matched": 1, "moved": moved, "suppressed": 1, "risky": 0})]);
     }
     assert_eq!((queue.status(&failed).await?, queue.status(&other).await?), ("failed".into(), "pending".into()));
     let row = queue
