@@ -34,6 +34,10 @@ test-flow: test-build ## Run the black-box tests; TEST=flow picks a file, FILTER
 test-security: setup test-build ## Run the security gate alone: pgspot, cargo-deny, Schemathesis, attacks
 	@scripts/test.sh security attacks left
 
+.PHONY: faults
+faults: test-build ## Run every test that injects a fault, within an hour, and print one table of them
+	@scripts/faults.sh
+
 .PHONY: bench-api
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
 	@scripts/bench.sh api $(ARGS)

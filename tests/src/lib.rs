@@ -1,16 +1,18 @@
 //! Harness of the black-box tests and of the demo: private clusters, real processes, a pretend provider.
 //!
 //! Every test starts what it needs ([`Cluster`], [`Database`], [`Worker`], [`Sandbox`]) and drops it. What a killed
-//! test process leaves behind, its reaper ends ([`run`]). [`reckon`] compares the three journals.
+//! test process leaves behind, its reaper ends ([`run`]). [`history`] judges what became of every
+//! message, by three journals.
 //! Run tests by `make test-flow`, or alone by `scripts/run.sh cargo test -p sms-outbox-tests --test NAME`.
 
 pub mod api;
 pub mod cluster;
 pub mod database;
+pub mod fault;
+pub mod history;
 pub mod paths;
 pub mod process;
 pub mod queue;
-pub mod reckon;
 pub mod run;
 pub mod sandbox;
 pub mod scrape;
@@ -21,6 +23,7 @@ pub mod worker;
 pub use api::Api;
 pub use cluster::{Cluster, Major, Stop};
 pub use database::Database;
+pub use fault::Fault;
 pub use queue::Queue;
 pub use sandbox::Sandbox;
 pub use wait::{patience, wait_until};

@@ -66,6 +66,13 @@ impl Process {
         self.exited
     }
 
+    /// Whether it has ended, without asking the system to forget it.
+    pub fn has_ended(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        let state = status.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        self.exited.is_some() || state.is_empty() || state.starts_with('Z')
+    }
+
     /// Waits for its end.
     pub async fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + patience;

@@ -1,4 +1,5 @@
-//! The pretend provider, `sms-outbox sandbox`, as a process of its own, and its journal: the truth about what was sent.
+//! The pretend provider, `sms-outbox sandbox`, as a process of its own, and its journal of requests: the truth about what was
+//! sent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ pub struct Counts {
 pub struct Sandbox {
     process: Process,
     journal: PathBuf,
+    noted_before: u64,
     url: String,
     client: Client,
 }
@@ -61,7 +63,8 @@ impl Sandbox {
     /// Starts one on an address, for example that of one that was killed, whose journal it may go on with.
     pub async fn start_at(address: &str, journal: &Path) -> Result<Self> {
         let mut command = worker::command("sandbox")?;
-        command.args(["--listen", address, "--journal"]).arg(journal);
+        command.args(["--listen", address, "--requests"]).arg(journal);
+        let noted_before = u64::try_from(noted(journal)?.lines().count())?;
         let mut process = Process::spawn("sandbox", command, &run::fresh("sandbox")?, Signal::KILL)?;
         let told = async || {
             ensure!(process.is_running(), "it ended:\n{}", process.tail());
@@ -69,7 +72,7 @@ impl Sandbox {
         };
         let url = poll("the sandbox listens", told, async || String::new()).await?;
         let client = Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
-        Ok(Self { process, journal: journal.to_owned(), url, client })
+        Ok(Self { process, journal: journal.to_owned(), noted_before, url, client })
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -82,7 +85,17 @@ impl Sandbox {
         self.url.trim_start_matches("http://")
     }
 
-    /// The file of its journal.
+    /// Requests in the journal before this process went on with it.
+    pub fn noted_before(&self) -> u64 {
+        self.noted_before
+    }
+
+    /// Whether its process is gone.
+    pub fn has_ended(&self) -> bool {
+        self.process.has_ended()
+    }
+
+    /// The file of its journal: every request that could cause a send, a JSON object a line.
     pub fn journal_file(&self) -> &Path {
         &self.journal
     }
@@ -122,11 +135,14 @@ impl Sandbox {
 
     /// All that it accepted, in order; also after its end.
     pub fn journal(&self) -> Result<Vec<Acceptance>> {
-        let text = match fs::read_to_string(&self.journal) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
-        text.lines().map(|line| serde_json::from_str(line).context("a line of the journal")).collect()
+        let mut accepted = Vec::new();
+        for line in noted(&self.journal)?.lines() {
+            let request: Value = serde_json::from_str(line).context("a line of the journal")?;
+            if request["accepted"] == true {
+                accepted.push(serde_json::from_value(request)?);
+            }
+        }
+        Ok(accepted)
     }
 
     async fn control(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
@@ -139,6 +155,14 @@ impl Sandbox {
         let text = response.text().await?;
         ensure!(status.is_success(), "the sandbox answered {status} to {path}: {text}");
         Ok(serde_json::from_str(&text)?)
+    }
+}
+
+/// What a journal holds; nothing before its first request.
+fn noted(journal: &Path) -> Result<String> {
+    match fs::read_to_string(journal) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        text => Ok(text?),
     }
 }
 

@@ -5,6 +5,7 @@ mod shop;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shop::{Shop, apps};
+use sms_outbox_tests::history::journal::Transaction;
 use sms_outbox_tests::{Major, on_majors};
 
 on_majors! { every:
@@ -43,17 +44,15 @@ async fn what_is_rolled_back_is_never_sent(major: Major) -> Result<()> {
     shop.install("sandbox", "").await?;
     let _worker = shop.worker()?.start().await?;
 
-    let committed = shop.committed.len();
     let session = shop.database.connect_as("app").await?;
     session.batch_execute("BEGIN").await?;
-    shop.queue_by(&session, "shop", 3, "").await?;
+    shop.queue_ending(&session, "shop", 3, "", Transaction::RolledBack).await?;
     session.batch_execute("ROLLBACK").await?;
     let killed = shop.database.connect_as("app").await?;
     killed.batch_execute("BEGIN").await?;
-    shop.queue_by(&killed, "shop", 3, "").await?;
+    shop.queue_ending(&killed, "shop", 3, "", Transaction::RolledBack).await?;
     let pid: i32 = killed.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     shop.database.value::<bool>("SELECT pg_terminate_backend($1)", &[&pid]).await?;
-    shop.committed.truncate(committed);
 
     let mut kept = Vec::new();
     for _ in 0..3 {

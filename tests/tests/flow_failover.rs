@@ -35,6 +35,7 @@ async fn refused_content_goes_to_the_next_app(major: Major) -> Result<()> {
 
     // An operator's retry forgets the refusals.
     shop.sandbox.clear_rules().await?;
+    shop.will_retry(&refused).await?;
     shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", refused.id)).await?;
     shop.wait_for_status(&refused, "sent").await?;
     shop.expect_ledger(&refused, &[("refused_content", first), ("refused_content", second), ("accepted", first)])

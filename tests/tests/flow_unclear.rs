@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use shop::Shop;
 use sms_outbox_tests::process::output;
-use sms_outbox_tests::{Major, on_majors, paths};
+use sms_outbox_tests::{Fault, Major, on_majors, paths};
 
 on_majors! { ends: unclear_ends_are_never_sent_again, an_opted_in_app_sends_again, an_operator_sends_again }
 
@@ -28,6 +28,7 @@ const UNCLEAR: [(&str, bool); 9] = [
 async fn unclear_ends_are_never_sent_again(major: Major) -> Result<()> {
     let mut shop = Shop::open(major, "unclear").await?;
     let mut worker = shop.worker()?.set("SMS_OUTBOX_HTTP_TIMEOUT", "2s").start().await?;
+    let mut fault = Fault::new("11", "ends that leave it open", major);
     for (behaviour, accepted) in UNCLEAR {
         let app = shop.install_for(behaviour, "sandbox", shop.token(behaviour), "").await?;
         // A second app must not be tried either.
@@ -38,11 +39,14 @@ async fn unclear_ends_are_never_sent_again(major: Major) -> Result<()> {
         }
         shop.rule(rule).await?;
         let sms = shop.queue_for(behaviour, "").await?;
+        fault.unclear([&sms.id])?;
         shop.wait_for_status(&sms, "dispatch_timeout").await?;
         shop.expect_ledger(&sms, &[("unclear", app)]).await?;
         ensure!(shop.accepted(&sms)? == usize::from(accepted), "{behaviour}");
         ensure!(shop.show(&sms, "error_code").await?.is_some(), "{behaviour}: no code says why");
     }
+    let done = shop.sandbox.counts().await?.done;
+    fault.injected(UNCLEAR.iter().filter(|(behaviour, _)| done.get(*behaviour) == Some(&json!(1))).count() as u64);
     shop.sandbox.clear_rules().await?;
     for (behaviour, _) in UNCLEAR {
         let sms = shop.queue_for(behaviour, "").await?;
@@ -51,7 +55,7 @@ async fn unclear_ends_are_never_sent_again(major: Major) -> Result<()> {
     // Also where the client might have retried or followed in silence: the provider counts.
     shop.expect_a_request_for_each_attempt().await?;
     ensure!(worker.drain().await?.success());
-    let balance = shop.close().await?;
+    let balance = shop.close_fault(fault).await?;
     ensure!(balance.accepted_unclear == UNCLEAR.iter().filter(|(_, accepted)| *accepted).count(), "{balance}");
     Ok(())
 }
@@ -88,7 +92,9 @@ async fn an_operator_sends_again(major: Major) -> Result<()> {
         shop.show(&sms, "dispatch_status").await?.as_deref() == Some("dispatch_timeout"),
         "it was retried all the same"
     );
-    output(retry(&["--yes"])?).await?;
+    let confirmed = retry(&["--yes"])?;
+    shop.will_retry(&sms).await?;
+    output(confirmed).await?;
     shop.wait_for_status(&sms, "sent").await?;
     shop.expect_ledger(&sms, &[("unclear", app), ("accepted", app)]).await?;
     let again = shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", sms.id)).await;

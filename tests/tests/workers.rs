@@ -2,13 +2,13 @@
 
 mod shop;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 use shop::Shop;
 use sms_outbox_tests::process::Signal;
-use sms_outbox_tests::{Major, on_majors};
+use sms_outbox_tests::{Fault, Major, on_majors};
 
 on_majors! { ends:
     a_killed_worker_leaves_only_what_was_in_flight_unclear, a_late_answer_lands_on_its_own_attempt,
@@ -40,13 +40,20 @@ async fn a_killed_worker_leaves_only_what_was_in_flight_unclear(major: Major) ->
     let all = shop.queue_many("shop", 60, "").await?;
     let mut killed = shop.quick_worker().await?;
     wait_for_requests(&shop, 10).await?;
+    let mut fault = Fault::new("6", "killed after bytes went out", major);
     killed.kill().await?;
+    fault.injected(1);
+    let since = Instant::now();
     let in_flight = leased(&shop).await?;
     ensure!(in_flight.len() == 10, "{} in flight", in_flight.len());
+    fault.unclear(&in_flight)?;
     shop.sandbox.clear_rules().await?;
     let _other = shop.quick_worker().await?;
+    shop.database
+        .wait_until("the other sends", "SELECT EXISTS (SELECT FROM sms_outbox.attempt WHERE status = 'accepted')")
+        .await?;
+    fault.recovered_in(since.elapsed());
     shop.wait_until_settled().await?;
-    ensure!(with_status(&shop, "dispatch_timeout").await? == in_flight, "others ended unclear, or not all of these");
     let code: i64 = shop
         .database
         .value(
@@ -55,7 +62,7 @@ async fn a_killed_worker_leaves_only_what_was_in_flight_unclear(major: Major) ->
         )
         .await?;
     ensure!(code == 10);
-    let balance = shop.close().await?;
+    let balance = shop.close_fault(fault).await?;
     ensure!(balance.by_status["sent"] == all.len() - 10 && balance.accepted == all.len(), "{balance}");
     Ok(())
 }
@@ -68,7 +75,9 @@ async fn a_late_answer_lands_on_its_own_attempt(major: Major) -> Result<()> {
     let sms = shop.queue("").await?;
     let mut worker = shop.quick_worker().await?;
     wait_for_requests(&shop, 1).await?;
+    let mut fault = Fault::new("7", "stopped past its lease, then continued", major);
     worker.pause()?;
+    fault.injected(1);
     // Meanwhile the provider answers, and the lease ends.
     shop.wait_for_status(&sms, "dispatch_timeout").await?;
     shop.expect_ledger(&sms, &[("unclear", app)]).await?;
@@ -79,7 +88,7 @@ async fn a_late_answer_lands_on_its_own_attempt(major: Major) -> Result<()> {
     shop.wait_for_status(&next, "sent").await?;
     ensure!(shop.seen(&sms).await? == (1, 1));
     ensure!(worker.drain().await?.success());
-    shop.close().await.map(drop)
+    shop.close_fault(fault).await.map(drop)
 }
 
 async fn a_stopping_worker_drains(major: Major) -> Result<()> {
@@ -110,7 +119,7 @@ async fn a_second_signal_stops_at_once(major: Major) -> Result<()> {
     shop.install("sandbox", "").await?;
     shop.rule(json!({"behaviour": "stall_after_headers"})).await?;
     let mut worker = shop.worker()?.set("SMS_OUTBOX_HTTP_TIMEOUT", "100s").start().await?;
-    shop.queue_many("shop", 3, "").await?;
+    let held = shop.queue_many("shop", 3, "").await?;
     wait_for_requests(&shop, 3).await?;
     worker.process().signal(Signal::TERM)?;
     let heard = async || Ok(worker.log().contains("stopping").then_some(()));
@@ -121,7 +130,7 @@ async fn a_second_signal_stops_at_once(major: Major) -> Result<()> {
     ensure!(status.code() == Some(1), "{status}");
     ensure!(worker.log().contains("3 attempts in flight"), "{}", worker.log());
     ensure!(leased(&shop).await?.len() == 3);
-    shop.close().await.map(drop)
+    shop.close_leaving(&held).await.map(drop)
 }
 
 async fn workers_killed_at_random_send_nothing_twice(major: Major) -> Result<()> {

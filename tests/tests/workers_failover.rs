@@ -40,7 +40,7 @@ async fn a_worker_follows_a_promotion(major: Major) -> Result<()> {
 
     // What the lost primary alone knew of is the provider's word now.
     shop.database = Database::open(&standby, "shop").await?;
-    shop.committed.retain(|message| message.id != last.id);
+    shop.forget(|id| id == last.id);
     let next = shop.queue("").await?;
     shop.wait_for_status(&next, "sent").await?;
     let accepted = shop.accepted(&next)?;

@@ -9,9 +9,10 @@ use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sms_outbox_tests::reckon::{Balance, Committed, Journals};
+use sms_outbox_tests::history::journal::{Transaction, Unclear};
+use sms_outbox_tests::history::{Commit, Counts, Id, Verdict, read};
 use sms_outbox_tests::worker::Options;
-use sms_outbox_tests::{Cluster, Database, Major, Sandbox, Worker};
+use sms_outbox_tests::{Cluster, Database, Fault, Major, Sandbox, Worker};
 use tokio::sync::Mutex;
 
 /// The servers that run now, by major: the last test that uses one ends it.
@@ -49,7 +50,8 @@ pub(crate) struct Line {
 pub(crate) struct Shop {
     pub(crate) database: Database,
     pub(crate) sandbox: Sandbox,
-    pub(crate) committed: Vec<Committed>,
+    /// What its applications and operators did: the journal that they keep.
+    pub(crate) commits: Vec<Commit>,
     number: i32,
 }
 
@@ -66,7 +68,7 @@ impl Shop {
 
     async fn open_on(cluster: &Arc<Cluster>, name: &str) -> Result<Self> {
         let (database, sandbox) = tokio::try_join!(Database::create(cluster, name), Sandbox::start())?;
-        Ok(Self { database, sandbox, committed: Vec::new(), number: 0 })
+        Ok(Self { database, sandbox, commits: Vec::new(), number: 0 })
     }
 
     /// A worker that is made ready to start.
@@ -117,18 +119,53 @@ impl Shop {
         let to = format!("+96650{:07}", self.number);
         let queue = "SELECT id FROM sms_outbox_enqueue($1, $2, organization_id => $3)";
         let id: String = self.database.value(queue, &[&to, &text, &organization]).await?;
-        let text = text.to_owned();
-        self.committed.push(Committed { id: id.clone(), to: to.clone(), text: text.clone() });
-        Ok(Sms { id, to, text })
+        let sms = Sms { id, to, text: text.to_owned() };
+        self.note(&sms, Transaction::Committed)?;
+        Ok(sms)
     }
 
-    /// The same as [`Shop::queue_many`] in a session of the caller's, which must commit.
+    /// Notes a message that was enqueued, and how its transaction ended.
+    pub(crate) fn note(&mut self, sms: &Sms, outcome: Transaction) -> Result<()> {
+        let Sms { id, to, text } = sms.clone();
+        self.commits.push(Commit::Enqueued { id: id.parse()?, to, text, outcome, replay: false });
+        Ok(())
+    }
+
+    /// Notes an operator's retry, just before it.
+    pub(crate) async fn will_retry(&mut self, sms: &Sms) -> Result<()> {
+        let at: String = self.database.value("SELECT to_json(clock_timestamp()) #>> '{}'", &[]).await?;
+        self.commits.push(Commit::Retried { id: sms.id.parse()?, at: at.parse()? });
+        Ok(())
+    }
+
+    /// Forgets messages that the test took out of the database itself.
+    pub(crate) fn forget(&mut self, gone: impl Fn(&str) -> bool) {
+        self.commits.retain(|line| match line {
+            Commit::Enqueued { id, .. } | Commit::Retried { id, .. } => !gone(&id.to_string()),
+            Commit::End(_) => true,
+        });
+    }
+
+    /// The same as [`Shop::queue_many`] in a session of the caller's, which must commit; where it does not, see
+    /// [`Shop::queue_ending`].
     pub(crate) async fn queue_by(
         &mut self,
         session: &tokio_postgres::Client,
         organization: &str,
         count: i32,
         more: &str,
+    ) -> Result<Vec<Sms>> {
+        self.queue_ending(session, organization, count, more, Transaction::Committed).await
+    }
+
+    /// The same in a transaction of the caller's that is about to end so.
+    pub(crate) async fn queue_ending(
+        &mut self,
+        session: &tokio_postgres::Client,
+        organization: &str,
+        count: i32,
+        more: &str,
+        outcome: Transaction,
     ) -> Result<Vec<Sms>> {
         let more = if more.is_empty() { String::new() } else { format!(", {more}") };
         let query = format!(
@@ -141,8 +178,9 @@ impl Shop {
         let rows = session.query(&query, &[&from, &upto, &organization]).await.context("enqueue")?;
         let sms: Vec<Sms> = rows.iter().map(|row| Sms { id: row.get(0), to: row.get(1), text: row.get(2) }).collect();
         ensure!(sms.len() == usize::try_from(count)?, "{} of {count} queued", sms.len());
-        let note = |sms: &Sms| Committed { id: sms.id.clone(), to: sms.to.clone(), text: sms.text.clone() };
-        self.committed.extend(sms.iter().map(note));
+        for sms in &sms {
+            self.note(sms, outcome)?;
+        }
         Ok(sms)
     }
 
@@ -204,15 +242,24 @@ impl Shop {
         Ok(journal.iter().filter(|one| same(&one.to, &sms.to) && one.body == sms.text).count())
     }
 
-    /// The three journals agree, and every message is in exactly one place.
-    pub(crate) async fn reckon(&self) -> Result<Balance> {
-        let misplaced = self.database.rows("SELECT * FROM sms_outbox.misplaced LIMIT 10").await?;
-        ensure!(misplaced.is_empty(), "not in exactly one place: {misplaced:?}");
-        let balance = Journals::read(self.committed.clone(), &self.database, &[&self.sandbox]).await?.reckon();
-        match balance {
-            Ok(balance) => Ok(balance),
+    /// Judges every message by the three journals; with `unclear`, which of them a fault left so.
+    pub(crate) async fn judge(&self, unclear: Option<&[Unclear]>) -> Result<Verdict> {
+        read::check(&self.commits, unclear, &self.database, &[&self.sandbox]).await
+    }
+
+    /// Every rule holds, and every message is over but these.
+    pub(crate) async fn check_leaving(&self, open: &[Sms]) -> Result<Counts> {
+        let open = open.iter().map(|sms| sms.id.parse()).collect::<Result<Vec<Id>>>()?;
+        let verdict = self.judge(None).await?;
+        match verdict.leaving(&open) {
+            Ok(counts) => Ok(counts.clone()),
             Err(fault) => Err(fault.context(self.database.evidence().await)),
         }
+    }
+
+    /// Every rule holds, and every message is over.
+    pub(crate) async fn check(&self) -> Result<Counts> {
+        self.check_leaving(&[]).await
     }
 
     /// Every attempt in the ledger that may have reached the provider is one request that it saw. Only where no
@@ -230,13 +277,35 @@ impl Shop {
         self.sandbox.add_rules(&rule).await
     }
 
-    /// Ends it well: everything is settled and agrees, and the database is gone.
-    pub(crate) async fn close(self) -> Result<Balance> {
-        let balance = self.reckon().await?;
+    /// Ends it well: every rule holds, every message is over, and the database is gone.
+    pub(crate) async fn close(self) -> Result<Counts> {
+        self.close_leaving(&[]).await
+    }
+
+    /// The same, but for messages that the test leaves unfinished.
+    pub(crate) async fn close_leaving(self, open: &[Sms]) -> Result<Counts> {
+        let counts = self.check_leaving(open).await?;
+        self.drop_database().await?;
+        Ok(counts)
+    }
+
+    /// The same at the end of a fault: the messages that it left unclear end so, and no others.
+    pub(crate) async fn close_fault(self, fault: Fault) -> Result<Counts> {
+        let verdict = self.judge(Some(fault.expected())).await?;
+        match fault.close(&verdict) {
+            Ok(counts) => {
+                self.drop_database().await?;
+                Ok(counts)
+            }
+            Err(error) => Err(error.context(self.database.evidence().await)),
+        }
+    }
+
+    async fn drop_database(self) -> Result<()> {
         let maintenance =
             sms_outbox_tests::database::connect(&self.database.cluster().socket_url("postgres", "postgres")).await?;
         maintenance.batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", self.database.name())).await?;
-        Ok(balance)
+        Ok(())
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) struct SandboxArgs {
     /// Also append everything that is accepted to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Also append every request that could cause a send to this file, with what is done with it, before it is done
+    #[arg(long, value_name = "FILE")]
+    requests: Option<PathBuf>,
     /// Answer by the rules alone: no recipient has a meaning by its last digits
     #[arg(long)]
     no_magic_numbers: bool,
@@ -37,7 +40,12 @@ pub(super) async fn run(args: SandboxArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("--listen: cannot listen on {}; another port, or 0 for a free one", args.listen))?;
     writeln!(io::stdout().lock(), "listening on http://{}", listener.local_addr()?)?;
-    let options = Options { journal: args.journal, magic_numbers: !args.no_magic_numbers, ..Options::default() };
+    let options = Options {
+        journal: args.journal,
+        requests: args.requests,
+        magic_numbers: !args.no_magic_numbers,
+        ..Options::default()
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
         tokio::select! {
@@ -45,5 +53,5 @@ pub(super) async fn run(args: SandboxArgs) -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    sandbox::serve(listener, options, stop).await.context("--journal: cannot be written")
+    sandbox::serve(listener, options, stop).await.context("--journal, --requests: cannot be written")
 }

@@ -60,7 +60,7 @@ async fn one_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, state: &State
             && let Some(wire) = peek(stream).await?
             && state.rules.resets_unread(wire.slug())
         {
-            state.journal.note(wire.slug(), None, Some(Behaviour::ResetBeforeRead));
+            state.journal.note(wire.slug(), None, Some(Behaviour::ResetBeforeRead), None)?;
             return Ok(Next::Reset);
         }
     }
@@ -95,17 +95,15 @@ async fn submit(stream: &mut TcpStream, state: &State, wire: &dyn Wire, request:
     let submission = match wire.read(request) {
         Ok(submission) => submission,
         Err(fault) => {
-            state.journal.note(wire.slug(), None, None);
+            state.journal.note(wire.slug(), None, None, None)?;
             write(stream, &wire.fault(&fault)).await?;
             return Ok(Next::Keep);
         }
     };
     let rule = state.rules.choose(wire.slug(), &submission);
-    state.journal.note(wire.slug(), Some(&submission), Some(rule.behaviour));
     let id = wire.id(state.journal.next_id());
-    if rule.behaviour.accepts()
-        && let Err(error) = state.journal.accept(wire.slug(), &submission, &id)
-    {
+    let accepted = rule.behaviour.accepts().then_some(id.as_str());
+    if let Err(error) = state.journal.note(wire.slug(), Some(&submission), Some(rule.behaviour), accepted) {
         tracing::error!(%error, "the journal cannot be written: nothing is accepted");
         write(stream, &wire.fault(&wire.refusal(Behaviour::Error500))).await?;
         return Ok(Next::Keep);

@@ -1,4 +1,5 @@
-//! What the sandbox accepted, and every request it saw. The journal is the truth of 'accepted'.
+//! What the sandbox accepted, and every request it saw. Both are in their files before the request is acted on: they are
+//! the truth of 'asked' and 'accepted', also after a kill.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -36,16 +37,28 @@ pub struct Accepted {
 }
 
 /// One request that could cause a send. What was not read is not known.
-#[derive(Clone, Debug, Serialize)]
-struct Seen {
-    at: Timestamp,
-    provider: String,
-    account: Option<String>,
-    to: Option<String>,
-    reference: Option<String>,
-    /// The behaviour, or `invalid` for a request that the provider would refuse by itself.
-    done: Value,
-    accepted: bool,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When it had been read.
+    pub at: Timestamp,
+    /// Slug of the provider whose wire was used.
+    pub provider: String,
+    /// The credential that names the account.
+    pub account: Option<String>,
+    /// Recipient, as it was written in the request.
+    pub to: Option<String>,
+    /// Sender.
+    pub sender: Option<String>,
+    /// Text.
+    pub body: Option<String>,
+    /// The client's reference.
+    pub reference: Option<String>,
+    /// What is done with it: the behaviour, or `invalid` for a request that the provider would refuse by itself.
+    pub done: Value,
+    /// Whether it is accepted, whatever the client gets to see.
+    pub accepted: bool,
+    /// The id that it is given where it is accepted.
+    pub provider_message_id: Option<String>,
 }
 
 /// Locks, also after a panic elsewhere: every change of ours is whole.
@@ -53,13 +66,31 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a journal for people: nothing is decided by it")]
+#[expect(clippy::disallowed_methods, reason = "a journal of when things happened: nothing is decided by it here")]
 fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// A file of JSON lines. One write of a whole line, in append mode: a kill leaves no half of it.
+struct Lines(Mutex<File>);
+
+impl Lines {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        Ok(Self(Mutex::new(file)))
+    }
+
+    fn append(&self, item: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(item)?;
+        line.push(b'\n');
+        lock(&self.0).write_all(&line)
+    }
+}
+
 pub(super) struct Journal {
-    file: Option<Mutex<File>>,
+    accepted_file: Option<Lines>,
+    seen_file: Option<Lines>,
     remember: usize,
     accepted: Mutex<VecDeque<Accepted>>,
     seen: Mutex<VecDeque<Seen>>,
@@ -70,13 +101,10 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn open(path: Option<&Path>, remember: usize) -> io::Result<Self> {
-        let open = |path: &Path| {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            file.map_err(|error| io::Error::new(error.kind(), format!("journal {}: {error}", path.display())))
-        };
+    pub(super) fn open(accepted: Option<&Path>, seen: Option<&Path>, remember: usize) -> io::Result<Self> {
         Ok(Self {
-            file: path.map(open).transpose()?.map(Mutex::new),
+            accepted_file: accepted.map(Lines::open).transpose()?,
+            seen_file: seen.map(Lines::open).transpose()?,
             remember,
             accepted: Mutex::default(),
             seen: Mutex::default(),
@@ -93,48 +121,57 @@ impl Journal {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Accepts a message. It is in the file when this returns.
-    pub(super) fn accept(&self, provider: &str, submission: &Submission, id: &str) -> io::Result<()> {
-        if self.file.is_some() || self.remember > 0 {
-            let accepted = Accepted {
-                at: now(),
-                provider: provider.to_owned(),
-                account: submission.account.clone(),
-                to: submission.to.clone(),
-                sender: submission.sender.clone(),
-                body: submission.body.clone(),
-                reference: submission.reference.clone(),
-                provider_message_id: id.to_owned(),
-            };
-            if let Some(file) = &self.file {
-                let mut line = serde_json::to_vec(&accepted)?;
-                line.push(b'\n');
-                // One write of the whole line, in append mode: a kill leaves no half of it.
-                lock(file).write_all(&line)?;
-            }
-            self.keep(&self.accepted, accepted);
+    /// Notes a request, and that it is accepted under `id`. Both are in the files when this returns. No submission means that
+    /// it was not read, no behaviour that it was not valid.
+    pub(super) fn note(
+        &self,
+        provider: &str,
+        submission: Option<&Submission>,
+        done: Option<Behaviour>,
+        id: Option<&str>,
+    ) -> io::Result<()> {
+        let place = Behaviour::ALL.iter().position(|behaviour| Some(*behaviour) == done);
+        let count = place.map_or(&self.invalid_count, |place| &self.counts[place]);
+        let seen = Seen {
+            at: now(),
+            provider: provider.to_owned(),
+            account: submission.map(|submission| submission.account.clone()),
+            to: submission.map(|submission| submission.to.clone()),
+            sender: submission.and_then(|submission| submission.sender.clone()),
+            body: submission.map(|submission| submission.body.clone()),
+            reference: submission.and_then(|submission| submission.reference.clone()),
+            done: done.map_or(json!("invalid"), |done| json!(done)),
+            accepted: id.is_some(),
+            provider_message_id: id.map(str::to_owned),
+        };
+        if let Some(file) = &self.seen_file {
+            file.append(&seen)?;
         }
-        self.accepted_count.fetch_add(1, Ordering::Relaxed);
+        if let (Some(submission), Some(id)) = (submission, id) {
+            self.accept(provider, submission, id, seen.at)?;
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        self.keep(&self.seen, seen);
         Ok(())
     }
 
-    /// Notes a request; no behaviour means that the request was not valid.
-    pub(super) fn note(&self, provider: &str, submission: Option<&Submission>, done: Option<Behaviour>) {
-        let place = Behaviour::ALL.iter().position(|behaviour| Some(*behaviour) == done);
-        let count = place.map_or(&self.invalid_count, |place| &self.counts[place]);
-        count.fetch_add(1, Ordering::Relaxed);
-        if self.remember > 0 {
-            let seen = Seen {
-                at: now(),
-                provider: provider.to_owned(),
-                account: submission.map(|submission| submission.account.clone()),
-                to: submission.map(|submission| submission.to.clone()),
-                reference: submission.and_then(|submission| submission.reference.clone()),
-                done: done.map_or(json!("invalid"), |done| json!(done)),
-                accepted: done.is_some_and(Behaviour::accepts),
-            };
-            self.keep(&self.seen, seen);
+    fn accept(&self, provider: &str, submission: &Submission, id: &str, at: Timestamp) -> io::Result<()> {
+        let accepted = Accepted {
+            at,
+            provider: provider.to_owned(),
+            account: submission.account.clone(),
+            to: submission.to.clone(),
+            sender: submission.sender.clone(),
+            body: submission.body.clone(),
+            reference: submission.reference.clone(),
+            provider_message_id: id.to_owned(),
+        };
+        if let Some(file) = &self.accepted_file {
+            file.append(&accepted)?;
         }
+        self.keep(&self.accepted, accepted);
+        self.accepted_count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn keep<T>(&self, list: &Mutex<VecDeque<T>>, item: T) {

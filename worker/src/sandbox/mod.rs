@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use self::journal::Journal;
 use self::rules::Rules;
 
-pub use self::journal::Accepted;
+pub use self::journal::{Accepted, Seen};
 pub use self::rules::{Behaviour, MAGIC_NUMBERS, MAGIC_PREFIX};
 
 /// How the sandbox behaves.
@@ -40,6 +40,8 @@ pub use self::rules::{Behaviour, MAGIC_NUMBERS, MAGIC_PREFIX};
 pub struct Options {
     /// File to which each accepted message is appended, a JSON object a line, before it is answered.
     pub journal: Option<PathBuf>,
+    /// File to which each request that could cause a send is appended, before it is acted on.
+    pub requests: Option<PathBuf>,
     /// How many accepted messages, and how many requests, are kept in memory for the control endpoint; the oldest go
     /// first.
     pub remember: usize,
@@ -51,7 +53,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { journal: None, remember: 100_000, magic_numbers: true, idle_timeout: Duration::from_secs(60) }
+        Self {
+            journal: None,
+            requests: None,
+            remember: 100_000,
+            magic_numbers: true,
+            idle_timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -66,7 +74,7 @@ struct State {
 pub async fn serve(listener: TcpListener, options: Options, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let state = Arc::new(State {
         rules: Rules::new(options.magic_numbers),
-        journal: Journal::open(options.journal.as_deref(), options.remember)?,
+        journal: Journal::open(options.journal.as_deref(), options.requests.as_deref(), options.remember)?,
         idle_timeout: options.idle_timeout,
     });
     let mut connections = JoinSet::new();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{Accepted, Behaviour, MAGIC_NUMBERS, MAGIC_PREFIX, Options, serve};
+use super::{Accepted, Behaviour, MAGIC_NUMBERS, MAGIC_PREFIX, Options, Seen, serve};
 use crate::delivery::{Delivery, DeliveryOptions};
 use crate::message::{AppId, AttemptStatus, Body, MessageId, MobileNumber};
 use crate::outbox::{Lease, Outcome};
@@ -223,9 +223,10 @@ async fn rules_match_and_are_used_up() {
 #[tokio::test]
 async fn the_journal_file_holds_each_acceptance_and_grows_over_restarts() {
     let path = std::env::temp_dir().join(format!("sms-outbox-journal-{}", uuid::Uuid::new_v4()));
+    let requests = path.with_extension("requests");
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let options = Options { journal: Some(path.clone()), ..Options::default() };
+        let options = Options { journal: Some(path.clone()), requests: Some(requests.clone()), ..Options::default() };
         let bench = Bench::with(options, ClientOptions::default()).await;
         bench.rule(json!({"behaviour": "accept_then_500", "to": "0002"})).await;
         bench.rule(json!({"behaviour": "refuse_content", "to": "0003"})).await;
@@ -242,6 +243,15 @@ async fn the_journal_file_holds_each_acceptance_and_grows_over_restarts() {
     assert_eq!(Some(&journal[2].provider_message_id), ids[3].as_ref());
     assert_ne!(ids[0], ids[3]);
     assert_eq!(journal[0].reference.as_deref(), Some(format!("{}-1", MessageId(uuid::Uuid::from_u128(7))).as_str()));
+
+    let text = std::fs::read_to_string(&requests).unwrap();
+    std::fs::remove_file(&requests).unwrap();
+    let seen: Vec<Seen> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let done: Vec<_> = seen.iter().map(|seen| (seen.done.as_str().unwrap(), seen.accepted)).collect();
+    assert_eq!(done[..3], [("accept", true), ("accept_then_500", true), ("refuse_content", false)]);
+    assert_eq!(done[..3], done[3..]);
+    assert_eq!(seen[3].provider_message_id, ids[3]);
+    assert_eq!((&seen[2].provider_message_id, seen[2].to.as_deref()), (&None, Some("+966501230003")));
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use sms_outbox_tests::history::{Commit, read};
 use sms_outbox_tests::process::output_of_input;
-use sms_outbox_tests::reckon::{Journals, digits};
+use sms_outbox_tests::sandbox::Acceptance;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, digits};
 
 /// Login, name and query of each view. Columns are left out where the line would not fit a terminal.
 const VIEWS: [(&str, &str, &str); 6] = [
@@ -77,47 +78,50 @@ pub(crate) async fn reckon(stage: &Stage<'_>) -> Result<()> {
         orders.len(),
         messages.len()
     );
-    let journals = Journals::read(messages.clone(), &stage.database, &[&stage.taqnyat, &stage.others]).await?;
-    let balance = journals.reckon()?;
-    let confirmed = same_ids(stage, &journals).await?;
+    let sandboxes = [&stage.taqnyat, &stage.others];
+    let verdict = read::check(messages, None, &stage.database, &sandboxes).await?;
+    let counts = verdict.leaving(&[])?;
+    let mut accepted = stage.taqnyat.journal()?;
+    accepted.extend(stage.others.journal()?);
+    let confirmed = same_ids(stage, &accepted).await?;
 
     let mut wires: BTreeMap<&str, usize> = BTreeMap::new();
-    for one in &journals.accepted {
+    for one in &accepted {
         *wires.entry(&one.provider).or_default() += 1;
     }
     let list = |counts: Vec<(&str, usize)>| {
         counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
     };
-    let statuses = balance.by_status.iter().map(|(status, count)| (status.as_str(), *count)).collect();
+    let statuses = counts.by_status.iter().map(|(status, count)| (status.as_str(), *count)).collect();
     let terminal = stage.terminal;
-    terminal.does("shop", format!("{} orders committed, each with its SMS", balance.committed));
-    terminal.does("database", format!("{} messages: {}", journals.database.len(), list(statuses)));
-    terminal.does("providers", format!("{} accepted: {}", balance.accepted, list(wires.into_iter().collect())));
+    terminal.does("shop", format!("{} orders committed, each with its SMS", counts.committed));
+    terminal.does("database", format!("{} messages: {}", counts.by_status.values().sum::<usize>(), list(statuses)));
+    terminal.does("providers", format!("{} accepted: {}", counts.accepted, list(wires.into_iter().collect())));
     let text = format!(
         "they agree message by message: {confirmed} sent, under the id that the provider gave; {} accepted with the answer lost; none twice, none that was not committed",
-        balance.accepted_unclear
+        counts.accepted_unclear
     );
     terminal.sees(text, since.elapsed());
     Ok(())
 }
 
 /// Each sent message carries the slug and the id under which the provider's journal has it. Returns how many.
-async fn same_ids(stage: &Stage<'_>, journals: &Journals) -> Result<usize> {
+async fn same_ids(stage: &Stage<'_>, journal: &[Acceptance]) -> Result<usize> {
     let mut sent = 0;
     let mut seen = BTreeSet::new();
-    for message in &journals.committed {
-        let standing = stage.standing(&message.id).await?;
+    for message in &stage.shop.journal {
+        let Commit::Enqueued { id, to: number, text, .. } = message else { continue };
+        let standing = stage.standing(&id.to_string()).await?;
         if standing.status != "sent" {
             continue;
         }
-        let is_it = |to: &str, body: &str| digits(to) == digits(&message.to) && body == message.text;
-        let accepted = journals.accepted.iter().find(|one| is_it(&one.to, &one.body)).context("reckoned before")?;
+        let is_it = |to: &str, body: &str| digits(to) == digits(number) && body == text;
+        let accepted = journal.iter().find(|one| is_it(&one.to, &one.body)).context("reckoned before")?;
         ensure!(
             standing.slug.as_ref() == Some(&accepted.provider)
                 && standing.provider_message_id.as_ref() == Some(&accepted.provider_message_id)
                 && seen.insert(&accepted.provider_message_id),
-            "{}: expected in the database what the provider's journal has: {} {}; seen: {standing:?}",
-            message.id,
+            "{id}: expected in the database what the provider's journal has: {} {}; seen: {standing:?}",
             accepted.provider,
             accepted.provider_message_id
         );

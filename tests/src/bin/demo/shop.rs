@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use sms_outbox_tests::Database;
-use sms_outbox_tests::reckon::Committed;
+use sms_outbox_tests::history::Commit;
+use sms_outbox_tests::history::journal::Transaction;
 
 /// An order and the SMS that tells its customer.
 pub(crate) struct Order {
@@ -30,7 +31,7 @@ pub(crate) struct Answer {
 #[derive(Default)]
 pub(crate) struct Shop {
     /// What psql said was committed.
-    pub(crate) journal: Vec<Committed>,
+    pub(crate) journal: Vec<Commit>,
 }
 
 /// The shop's own table. The outbox does not know it, nor it the outbox.
@@ -58,8 +59,9 @@ impl Order {
         format!("BEGIN; INSERT INTO orders ({number} …); sms_outbox_enqueue('{mobile}', …{comma}{more}); {end}")
     }
 
-    fn committed(&self, id: &str) -> Committed {
-        Committed { id: id.to_owned(), to: self.to.to_owned(), text: self.text.to_owned() }
+    pub(crate) fn committed(&self, id: &str) -> Result<Commit> {
+        let (to, text) = (self.to.to_owned(), self.text.to_owned());
+        Ok(Commit::Enqueued { id: id.parse()?, to, text, outcome: Transaction::Committed, replay: false })
     }
 }
 
@@ -68,7 +70,7 @@ impl Shop {
     pub(crate) async fn commit(&mut self, database: &Database, order: &Order) -> Result<Answer> {
         let answer = answer(&database.psql_as("app", &order.transaction("COMMIT")).await?)?;
         if !answer.replay {
-            self.journal.push(order.committed(&answer.id));
+            self.journal.push(order.committed(&answer.id)?);
         }
         Ok(answer)
     }
@@ -107,7 +109,7 @@ impl Shop {
         let answers = output.lines().map(answer).collect::<Result<Vec<_>>>()?;
         ensure!(answers.len() == orders.len(), "{} orders got {} messages", orders.len(), answers.len());
         for (order, answer) in orders.iter().zip(&answers) {
-            self.journal.push(order.committed(&answer.id));
+            self.journal.push(order.committed(&answer.id)?);
         }
         Ok(answers)
     }

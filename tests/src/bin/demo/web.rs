@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sms_outbox_tests::api::ask;
-use sms_outbox_tests::reckon::Committed;
 
 use crate::shop::Order;
 use crate::stage::Stage;
@@ -36,7 +35,7 @@ pub(crate) async fn play(stage: &mut Stage<'_>) -> Result<()> {
     let first = post(stage, &body).await?;
     ensure!(first.0 == 201 && first.1["idempotent_replay"] == false, "expected: 201, no replay; seen: {first:?}");
     let id = first.1["id"].as_str().unwrap_or_default().to_owned();
-    stage.shop.journal.push(Committed { id: id.clone(), to: order.to.to_owned(), text: order.text.to_owned() });
+    stage.shop.journal.push(order.committed(&id)?);
     stage.wait_sent(&id, order, "taqnyat-sms").await?;
     stage.terminal.sees(format!("201, sent: taqnyat-sms accepted it for {}", order.to), since.elapsed());
 
