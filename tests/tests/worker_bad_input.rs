@@ -187,7 +187,7 @@ async fn a_wrong_start_is_explained(major: Major) -> Result<()> {
     check(&case("an older extension", &good, &[], 1, &["database wrong is 0.0.1, older than", "sms-outbox install"]))
         .await?;
     shop.database.sql(&other("0.1.0")).await?;
-    shop.close().await.map(drop)
+    shop.discard().await
 }
 
 /// Failures of all kinds, with a number, a text and credentials that must not be found afterwards.

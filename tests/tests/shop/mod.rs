@@ -285,7 +285,7 @@ impl Shop {
     /// The same, but for messages that the test leaves unfinished.
     pub(crate) async fn close_leaving(self, open: &[Sms]) -> Result<Counts> {
         let counts = self.check_leaving(open).await?;
-        self.drop_database().await?;
+        self.discard().await?;
         Ok(counts)
     }
 
@@ -294,14 +294,15 @@ impl Shop {
         let verdict = self.judge(Some(fault.expected())).await?;
         match fault.close(&verdict) {
             Ok(counts) => {
-                self.drop_database().await?;
+                self.discard().await?;
                 Ok(counts)
             }
             Err(error) => Err(error.context(self.database.evidence().await)),
         }
     }
 
-    async fn drop_database(self) -> Result<()> {
+    /// Drops the database of a test that queued nothing.
+    pub(crate) async fn discard(self) -> Result<()> {
         let maintenance =
             sms_outbox_tests::database::connect(&self.database.cluster().socket_url("postgres", "postgres")).await?;
         maintenance.batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", self.database.name())).await?;
