@@ -85,7 +85,7 @@ impl Verdict {
         if self.broken.is_empty() && self.unreadable.is_empty() && expected {
             return Ok(&self.counts);
         }
-        for id in open.iter().filter(|id| !self.unknown.contains_key(id)) {
+        if let Some(id) = open.iter().find(|id| !self.unknown.contains_key(id)) {
             bail!("{id} was to be open still:\n{self}");
         }
         bail!("the journals do not agree:\n{self}")
