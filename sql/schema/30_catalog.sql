@@ -25,9 +25,11 @@ COMMENT ON COLUMN sms_outbox.organization.suppresses IS 'Whether the organizatio
 CREATE TABLE sms_outbox.provider (
     slug text PRIMARY KEY,
     name text NOT NULL,
-    config jsonb NOT NULL
+    config jsonb NOT NULL,
+    looks_up boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE sms_outbox.provider IS 'The catalog of providers that workers of this version know. Seeded here, changed by upgrades only, not dumped.';
+COMMENT ON COLUMN sms_outbox.provider.looks_up IS 'Whether it can be asked what became of an attempt that ended as unclear.';
 COMMENT ON COLUMN sms_outbox.provider.config IS 'The fields of an app''s configuration: {"field": {"type", "required", "secret", "description"}}.';
 
 CREATE TABLE sms_outbox.organization_app (

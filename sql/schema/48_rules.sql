@@ -27,6 +27,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION sms_outbox.status_of(sms_outbox.message_id) IS 'Where the message is in its life; NULL when there is no such message. An accepted attempt outranks every row that says otherwise. Internal: others read the view outbox.';
 
+CREATE FUNCTION sms_outbox.has_unclear(id sms_outbox.message_id) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+    SELECT EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = has_unclear.id AND a.status = 'unclear')
+$$;
+COMMENT ON FUNCTION sms_outbox.has_unclear(sms_outbox.message_id) IS 'Whether an attempt of the message is unclear: then it may have been sent, and never ends as failed.';
+
 CREATE FUNCTION sms_outbox.latency_bucket(took interval) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ceil(2 / ln(2::double precision) * ln(greatest(date_part('epoch', took) * 1000, 1)))::smallint;

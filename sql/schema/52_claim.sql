@@ -106,12 +106,14 @@ BEGIN
           FROM judged AS j WHERE j.result = 'leased'
     ), failed AS (
         INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
-        SELECT j.id, clock_timestamp(), 'failed', j.last_attempt, j.organization_id, CASE WHEN j.last_attempt = 32767 THEN 'attempts_spent' ELSE 'no_app' END
+        SELECT j.id, clock_timestamp(),
+               CASE WHEN j.last_attempt > 0 AND sms_outbox.has_unclear(j.id) THEN 'dispatch_timeout' ELSE 'failed' END::sms_outbox.dispatch_status,
+               j.last_attempt, j.organization_id, CASE WHEN j.last_attempt = 32767 THEN 'attempts_spent' ELSE 'no_app' END
           FROM judged AS j WHERE j.result = 'failed'
-        RETURNING id, organization_id
+        RETURNING id, organization_id, status
     ), counted AS (
         INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
-        SELECT sms_outbox.day_of(f.id), date_trunc('minute', now()), 'failed', count(*), f.organization_id FROM failed AS f GROUP BY 1, 5
+        SELECT sms_outbox.day_of(f.id), date_trunc('minute', now()), f.status, count(*), f.organization_id FROM failed AS f GROUP BY 1, 3, 5
     )
     SELECT j.id, j.result,
            CASE j.result WHEN 'leased' THEN (j.last_attempt + 1)::smallint END,
@@ -129,7 +131,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.claim(text, sms_outbox.message_id[], bigint[]) IS
-'Takes messages out of the queue, one attempt each: message ids[n] by app apps[n]. Commit before any byte goes to a provider. Answers for each distinct id, in the order asked: leased (then with everything needed for one attempt; the lease lasts lease_seconds; config stands on the first row of each app; traceparent is that of meta; waited_seconds is the time since the message was due), gone (moved by somebody else, out of time, or unknown), locked (held at this moment: ask again), app_unavailable (the app is paused, blocked, uninstalled, of another organization, not the pinned provider, or refused this message: read apps() again). An app of NULL says that no installed app matches: where that is true the message ends, and the answer is failed. Refuses isolation levels above READ COMMITTED (0A000); makes itself durable where synchronous_commit is off.';
+'Takes messages out of the queue, one attempt each: message ids[n] by app apps[n]. Commit before any byte goes to a provider. Answers for each distinct id, in the order asked: leased (then with everything needed for one attempt; the lease lasts lease_seconds; config stands on the first row of each app; traceparent is that of meta; waited_seconds is the time since the message was due), gone (moved by somebody else, out of time, or unknown), locked (held at this moment: ask again), app_unavailable (the app is paused, blocked, uninstalled, of another organization, not the pinned provider, or refused this message: read apps() again). An app of NULL says that no installed app matches: where that is true the message ends (as dispatch_timeout where an earlier attempt is unclear), and the answer is failed. Refuses isolation levels above READ COMMITTED (0A000); makes itself durable where synchronous_commit is off.';
 
 CREATE FUNCTION sms_outbox.leases(worker text)
     RETURNS TABLE (id sms_outbox.message_id, attempt smallint, app_id bigint, started_at timestamptz, expires_at timestamptz)

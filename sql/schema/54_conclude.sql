@@ -36,6 +36,7 @@ DECLARE
     max_attempts CONSTANT integer := sms_outbox.setting('max_attempts')::integer;
     repeated sms_outbox.message_id[];
     accepted_before sms_outbox.message_id[];
+    unclear_before sms_outbox.message_id[];
     suppressed sms_outbox.message_id[];
     concluded sms_outbox.concluded[];
 BEGIN
@@ -43,12 +44,15 @@ BEGIN
     -- newer attempts too, which a late outcome needs (settle_accepted): opposite orders would deadlock. A lease that maintenance
     -- takes at this moment is waited for, and is then gone.
     PERFORM FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE;
-    -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Asked apart, and only
-    -- where there was an earlier attempt: inside the statement below it would open every partition at each call.
+    -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Or it is unclear still:
+    -- then it is never said to have failed. Asked apart, and only where there was an earlier attempt: inside the statement below it
+    -- would open every partition at each call.
     SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1;
     IF repeated IS NOT NULL THEN
-        accepted_before := ARRAY(SELECT t.id FROM sms_outbox.attempt AS t
-                                  WHERE t.id = ANY (repeated) AND t.id BETWEEN repeated[1] AND repeated[cardinality(repeated)] AND t.status = 'accepted');
+        SELECT array_agg(t.id) FILTER (WHERE t.status = 'accepted'), array_agg(t.id) FILTER (WHERE t.status = 'unclear')
+          INTO accepted_before, unclear_before
+          FROM sms_outbox.attempt AS t
+         WHERE t.id = ANY (repeated) AND t.id BETWEEN repeated[1] AND repeated[cardinality(repeated)];
     END IF;
     -- Whose number was put on the suppression list meanwhile is not tried again. Apart as well, and only where something failed.
     suppressed := ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.status <> 'accepted' AND sms_outbox.is_suppressed(o.id));
@@ -64,7 +68,7 @@ BEGIN
                CASE WHEN v.status = 'refused_content' THEN v.app_id || coalesce(v.refused_by, '{}') ELSE v.refused_by END AS refused,
                CASE WHEN v.status = 'not_sent' THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
           FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id
-    ), decided AS MATERIALIZED (
+    ), judged AS MATERIALIZED (
         SELECT c.*,
                CASE
                    WHEN c.status = 'accepted' THEN 'sent'
@@ -80,13 +84,18 @@ BEGIN
                              WHERE s.organization_id = c.organization_id AND s.state = 'open'
                                AND (c.preferred_provider_slug IS NULL OR s.provider_slug = c.preferred_provider_slug)
                                AND NOT s.app_id = ANY (coalesce(c.refused, '{}')) AND NOT s.app_id = ANY (c.avoided)) THEN 'scheduled'
-                   ELSE 'ready' END AS next,
+                   ELSE 'ready' END AS verdict,
                CASE WHEN c.status = 'refused_recipient' THEN 'recipient_refused'
                     WHEN c.status = 'unclear' THEN coalesce(c.error_code, 'unclear')
                     WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'refused'
                     WHEN c.id = ANY (suppressed) THEN 'recipient_suppressed'
-                    ELSE 'attempts_spent' END AS reason
+                    ELSE 'attempts_spent' END AS cause
           FROM counted AS c
+    ), decided AS MATERIALIZED (
+        SELECT j.*,
+               CASE WHEN j.verdict = 'failed' AND j.id = ANY (unclear_before) THEN 'dispatch_timeout' ELSE j.verdict END AS next,
+               CASE WHEN j.verdict = 'failed' AND j.id = ANY (unclear_before) THEN 'unclear_before' ELSE j.cause END AS reason
+          FROM judged AS j
     ), ledger AS (
         INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, organization_id, worker,
                                         provider_message_id, error_code, error_message, response)
@@ -123,6 +132,9 @@ BEGIN
     SELECT array_agg(ROW(d.id, d.attempt, CASE WHEN d.next IN ('ready', 'scheduled') THEN 'pending' ELSE d.next END,
                          d.app_id, d.status, d.error_code, d.error_message, d.retry_after)::sms_outbox.concluded)
       INTO concluded FROM decided AS d;
+    IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.status = 'unclear') THEN
+        concluded := sms_outbox.follow_up_unclear(concluded);
+    END IF;
     -- What goes back to the queue is there for the next app at once, not at the next poll.
     IF EXISTS (SELECT FROM unnest(concluded) AS c WHERE c.dispatch_status = 'pending') THEN
         PERFORM sms_outbox.wake();

@@ -61,57 +61,29 @@ CREATE FUNCTION sms_outbox.conclude_late(worker text, late sms_outbox.outcome) R
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    known record;
+    made_by text;
     organization text;
-    next_attempt smallint;
 BEGIN
-    SELECT a.status, a.worker, a.app_id INTO known
-      FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.attempt = late.attempt FOR UPDATE;
+    SELECT a.worker INTO made_by FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.attempt = late.attempt;
     IF FOUND THEN
-        IF known.status <> 'unclear' OR known.worker <> conclude_late.worker OR late.status = 'unclear' THEN
-            RETURN false;
-        END IF;
-        UPDATE sms_outbox.attempt AS a
-           SET status = late.status, finished_at = clock_timestamp(), http_status = late.http_status, error_code = late.error_code,
-               error_message = late.error_message, response = late.response, provider_message_id = late.provider_message_id
-         WHERE a.id = late.id AND a.attempt = late.attempt;
-        IF late.status = 'accepted' THEN
-            PERFORM sms_outbox.settle_accepted(late.id, late.attempt);
-        ELSE
-            -- Known not to have been sent by this attempt: what was unclear is now failed.
-            WITH changed AS (
-                UPDATE sms_outbox.ended AS e SET status = 'failed', reason = late.status::text, ended_at = clock_timestamp()
-                 WHERE e.id = late.id AND e.status = 'dispatch_timeout'
-                   AND NOT EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND a.status = 'unclear' AND a.attempt <> late.attempt)
-                RETURNING e.id, e.organization_id
-            )
-            INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
-            SELECT sms_outbox.day_of(c.id), date_trunc('minute', now()), s.status, s.messages, c.organization_id
-              FROM changed AS c, (VALUES ('dispatch_timeout'::sms_outbox.dispatch_status, -1), ('failed', 1)) AS s (status, messages);
-        END IF;
-        RETURN true;
+        RETURN made_by = conclude_late.worker AND late.status <> 'unclear'
+           AND sms_outbox.settle_unclear(late, 'late answer', conclude_late.worker, NULL);
     END IF;
 
-    -- No trace of the attempt: its claim was lost when an asynchronous standby took over. Only an acceptance matters then.
+    -- No trace of the attempt: its claim was lost when an asynchronous standby took over. Only an acceptance matters then, and of two
+    -- that tell it at once the second finds the message sent.
     IF late.status <> 'accepted' THEN
         RETURN false;
     END IF;
-    SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = late.id;
-    IF NOT FOUND OR EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id = late.id AND l.attempt = late.attempt) THEN
+    SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = late.id FOR UPDATE;
+    IF NOT FOUND OR EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id = late.id AND l.attempt = late.attempt)
+       OR EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND (a.status = 'accepted' OR a.attempt = late.attempt)) THEN
         RETURN false;
-    END IF;
-    DELETE FROM sms_outbox.ready AS r WHERE r.id = late.id;
-    IF NOT FOUND THEN
-        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = late.id;
-        IF NOT FOUND THEN
-            RETURN false;
-        END IF;
     END IF;
     INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, organization_id, worker, provider_message_id, error_code, error_message, response)
     VALUES (late.id, clock_timestamp(), clock_timestamp(), 0, late.attempt, late.http_status, 'accepted', organization, conclude_late.worker,
             late.provider_message_id, 'claim_lost', 'accepted by an attempt whose claim was lost in a failover', late.response);
-    INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
-    VALUES (sms_outbox.day_of(late.id), date_trunc('minute', now()), 'sent', 1, organization);
+    PERFORM sms_outbox.settle_accepted(late.id, late.attempt);
     RETURN true;
 END
 $$;
@@ -149,4 +121,4 @@ BEGIN
      WHERE s.status IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.settle_accepted(sms_outbox.message_id, smallint) IS 'Makes a message sent whose attempt turned out to be accepted after it had gone elsewhere. Internal: conclude_late() calls it.';
+COMMENT ON FUNCTION sms_outbox.settle_accepted(sms_outbox.message_id, smallint) IS 'Makes a message sent whose attempt turned out to be accepted after it had gone elsewhere. Internal: settle_unclear() and conclude_late() call it.';

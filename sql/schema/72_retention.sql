@@ -40,6 +40,8 @@ BEGIN
         END IF;
         EXECUTE format('DROP TABLE %s, %s', partition.message, partition.attempt);
         DELETE FROM sms_outbox.tally AS t WHERE t.day = drop_day.day;
+        INSERT INTO sms_outbox.maintenance (task, ran_at, "position") VALUES ('sweep ' || to_char(drop_day.day, 'YYYYMMDD'), '-infinity', partition.lower_id)
+        ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET "position" = excluded."position";
         PERFORM set_config('lock_timeout', patience, true);
         RETURN true;
     EXCEPTION WHEN lock_not_available THEN
@@ -64,6 +66,9 @@ BEGIN
     INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
     SELECT c.day, '-infinity', c.status, -c.messages, c.organization_id FROM counted AS c WHERE c.status IS NOT NULL;
     DELETE FROM sms_outbox.ended AS e WHERE e.id = ANY (gone);
+    DELETE FROM sms_outbox.receipt AS r WHERE r.id = ANY (gone);
+    DELETE FROM sms_outbox.evidence AS v WHERE v.id = ANY (gone);
+    DELETE FROM sms_outbox.look_up AS u WHERE u.id = ANY (gone);
     DELETE FROM sms_outbox.attempt AS a WHERE a.id = ANY (gone);
     DELETE FROM sms_outbox.message AS m WHERE m.id = ANY (gone);
 END
@@ -94,6 +99,39 @@ END
 $$;
 COMMENT ON FUNCTION sms_outbox.prune_keys(sms_outbox.message_id, sms_outbox.message_id, integer) IS 'Forgets the next idempotency keys of a day that is about to be dropped; 0 when none are left. Internal: prune() calls it.';
 
+CREATE FUNCTION sms_outbox.sweep_dropped_days(max_rows integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    swept record;
+    upper_id sms_outbox.message_id;
+    batch sms_outbox.message_id[];
+    moved bigint := 0;
+BEGIN
+    FOR swept IN SELECT m.task, m."position" AS lower_id FROM sms_outbox.maintenance AS m WHERE m.task LIKE 'sweep %' ORDER BY m.task LOOP
+        upper_id := sms_outbox.id_floor((to_date(right(swept.task, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC');
+        SELECT array_agg(DISTINCT f.id ORDER BY f.id) INTO batch
+          FROM ((SELECT r.id FROM sms_outbox.receipt AS r WHERE r.id >= swept.lower_id AND r.id < upper_id ORDER BY r.id LIMIT max_rows)
+                UNION ALL (SELECT v.id FROM sms_outbox.evidence AS v WHERE v.id >= swept.lower_id AND v.id < upper_id ORDER BY v.id LIMIT max_rows)
+                UNION ALL (SELECT u.id FROM sms_outbox.look_up AS u WHERE u.id >= swept.lower_id AND u.id < upper_id ORDER BY u.id LIMIT max_rows)
+                ORDER BY 1 LIMIT max_rows) AS f;
+        IF batch IS NULL THEN
+            DELETE FROM sms_outbox.maintenance AS m WHERE m.task = swept.task;
+            CONTINUE;
+        END IF;
+        DELETE FROM sms_outbox.receipt AS r WHERE r.id = ANY (batch);
+        DELETE FROM sms_outbox.evidence AS v WHERE v.id = ANY (batch);
+        DELETE FROM sms_outbox.look_up AS u WHERE u.id = ANY (batch);
+        -- Where to go on: what was deleted is not read again, however long a reader keeps it from being cleaned away.
+        UPDATE sms_outbox.maintenance AS m SET "position" = batch[cardinality(batch)] WHERE m.task = swept.task;
+        moved := moved + cardinality(batch);
+        EXIT WHEN moved >= max_rows;
+    END LOOP;
+    RETURN moved;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.sweep_dropped_days(integer) IS 'Deletes receipts and evidence of days that were dropped, so many messages at most; returns of how many. After the drop, when no more can come: a receipt is recorded only where its attempt is. Internal: prune() calls it.';
+
 CREATE FUNCTION sms_outbox.prune(max_rows integer) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -111,6 +149,10 @@ BEGIN
     -- Today's is needed, in any time zone.
     DELETE FROM sms_outbox.usage_day AS u WHERE u.day < (now() AT TIME ZONE 'UTC')::date - 2;
     DELETE FROM sms_outbox.refusal AS r WHERE r.day < (now() AT TIME ZONE 'UTC')::date - 30;
+    moved := sms_outbox.sweep_dropped_days(max_rows);
+    IF moved >= max_rows THEN
+        RETURN moved;
+    END IF;
     FOR partition IN
         SELECT * FROM sms_outbox.partitions() AS p
          WHERE p.day + 1 <= (greatest(sent_before, failed_before) AT TIME ZONE 'UTC')::date ORDER BY p.day

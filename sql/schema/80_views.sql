@@ -44,7 +44,7 @@ SELECT m.id,
        (SELECT count(*) FROM sms_outbox.attempt AS n WHERE n.id = m.id AND n.status NOT IN ('refused_account', 'throttled'))
            + CASE WHEN l.id IS NULL THEN 0 ELSE 1 END AS attempt_count,
        a.provider_message_id,
-       'unknown'::sms_outbox.delivery_status AS delivery_status,
+       coalesce((SELECT v.delivery_status FROM sms_outbox.receipt AS v WHERE v.id = m.id AND v.attempt = a.attempt AND a.status = 'accepted'), 'unknown') AS delivery_status,
        m.encoding,
        m.segments,
        m.priority,
@@ -72,12 +72,18 @@ COMMENT ON VIEW sms_outbox.outbox IS 'The messages, as the API shows them. dispa
 CREATE VIEW sms_outbox.attempts AS
 SELECT a.id, a.attempt, a.app_id AS organization_app_id, p.provider_slug, a.status, a.started_at, a.finished_at,
        a.http_status, a.error_code, a.error_message, a.response, a.provider_message_id, a.organization_id, a.worker,
-       sms_outbox.certainty(a.status, a.error_code) AS certainty
+       sms_outbox.certainty(a.status, a.error_code) AS certainty, r.delivery_status, r.code AS delivery_code, r.at AS delivery_at,
+       (SELECT jsonb_agg(jsonb_build_object('at', v.at, 'source', v.source, 'verdict', v.verdict, 'by', v.told_by, 'detail', v.detail,
+                                            'was_finished_at', v.was_finished_at, 'was_error_code', v.was_error_code) ORDER BY v.at)
+          FROM sms_outbox.evidence AS v WHERE v.id = a.id AND v.attempt = a.attempt) AS evidence
   FROM sms_outbox.attempt AS a LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = a.app_id
+  LEFT JOIN sms_outbox.receipt AS r ON r.id = a.id AND r.attempt = a.attempt
 UNION ALL
-SELECT l.id, l.attempt, l.app_id, p.provider_slug, NULL, l.started_at, NULL, NULL, NULL, NULL, NULL, NULL, l.organization_id, l.worker, NULL
-  FROM sms_outbox.lease AS l LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = l.app_id;
-COMMENT ON VIEW sms_outbox.attempts IS 'The attempts: each row is one request to a provider that may have caused a send, or one that failed before. A live one has no status yet. certainty says how sure it is that it sent the message.';
+SELECT l.id, l.attempt, l.app_id, p.provider_slug, NULL, l.started_at, NULL, NULL, NULL, NULL, NULL, NULL, l.organization_id, l.worker, NULL,
+       r.delivery_status, r.code, r.at, NULL
+  FROM sms_outbox.lease AS l LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = l.app_id
+  LEFT JOIN sms_outbox.receipt AS r ON r.id = l.id AND r.attempt = l.attempt;
+COMMENT ON VIEW sms_outbox.attempts IS 'The attempts: each row is one request to a provider that may have caused a send, or one that failed before. A live one has no status yet. certainty says how sure it is that it sent the message. delivery_status, delivery_code and delivery_at are of the provider''s receipts. evidence: what became known of an attempt that had ended as unclear, an array of objects, each with who told it (by), how it is known (source), and what the ledger had said before (was_*); a verdict of unclear is somebody who asked in vain.';
 
 CREATE VIEW sms_outbox.masked_outbox AS
 SELECT o.id, o.organization_id, pg_catalog."left"(o.mobile, 5) || '•••' || pg_catalog."right"(o.mobile, 2) AS mobile, o.sender, o.datetime,
@@ -89,7 +95,7 @@ COMMENT ON VIEW sms_outbox.masked_outbox IS 'The messages for those who watch: t
 
 CREATE VIEW sms_outbox.masked_attempts AS
 SELECT a.id, a.attempt, a.organization_app_id, a.provider_slug, a.status, a.started_at, a.finished_at, a.http_status, a.error_code,
-       a.organization_id, a.worker, a.certainty
+       a.organization_id, a.worker, a.certainty, a.delivery_status, a.delivery_at
   FROM sms_outbox.attempts AS a;
 COMMENT ON VIEW sms_outbox.masked_attempts IS 'The attempts for those who watch: nothing that a provider answered but status and code.';
 
