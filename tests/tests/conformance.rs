@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sms_outbox_tests::{Cluster, Database, Major, on_majors};
-use sms_outbox_worker::message::{AppId, AttemptStatus, DispatchStatus, MessageId};
+use sms_outbox_worker::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
+use sms_outbox_worker::outbox::ReceiptResult;
 use sms_outbox_worker::outbox::conformance::{self, Enqueue, Install, LedgerLine, MAX_ATTEMPTS, Subject};
 use sms_outbox_worker::outbox::postgres::PostgresOutbox;
 use sms_outbox_worker::outbox::postgres::connect::Target;
@@ -134,6 +135,32 @@ impl Subject for Queue {
         self.moved("retry", id).await
     }
 
+    async fn resolve(&self, id: MessageId, attempt: i16, verdict: AttemptStatus, evidence: Evidence) -> Result<bool> {
+        let query = "SELECT applied FROM sms_outbox.resolve($1::uuid::sms_outbox.message_id, $2::smallint, $3::text::sms_outbox.attempt_status, $4)";
+        let operator = self.operator.lock().await;
+        Ok(operator.query_one(query, &[&id.0, &attempt, &verdict.word(), &evidence.word()]).await?.try_get(0)?)
+    }
+
+    async fn record_receipt(&self, id: MessageId, attempt: i16, told: DeliveryStatus) -> Result<ReceiptResult> {
+        let query = "SELECT result FROM sms_outbox.record_receipt($1::uuid::sms_outbox.message_id, $2::smallint, $3::text::sms_outbox.delivery_status)";
+        let operator = self.operator.lock().await;
+        Ok(match operator.query_one(query, &[&id.0, &attempt, &told.word()]).await?.try_get(0)? {
+            "recorded" => ReceiptResult::Recorded,
+            "repeated" => ReceiptResult::Repeated,
+            _ => ReceiptResult::Unknown,
+        })
+    }
+
+    async fn delivery(&self, id: MessageId, attempt: i16) -> Result<Option<DeliveryStatus>> {
+        let query = "SELECT delivery_status::text FROM sms_outbox.attempts WHERE id = $1::uuid::sms_outbox.message_id AND attempt = $2
+                     UNION ALL SELECT 'a receipt of no attempt' FROM sms_outbox.receipt AS r WHERE id = $1::uuid::sms_outbox.message_id
+                        AND NOT EXISTS (SELECT FROM sms_outbox.attempts AS a WHERE a.id = r.id AND a.attempt = r.attempt)";
+        let operator = self.operator.lock().await;
+        let Some(row) = operator.query_opt(query, &[&id.0, &attempt]).await? else { return Ok(None) };
+        let word: Option<&str> = row.try_get(0)?;
+        word.map(|word| DeliveryStatus::from_word(word).with_context(|| word.to_owned())).transpose()
+    }
+
     async fn expire_lease(&self, id: MessageId) -> Result<()> {
         self.change_one("UPDATE sms_outbox.lease SET expires_at = now() - interval '1 second' WHERE id = $1::uuid::sms_outbox.message_id", &id.0).await
     }
@@ -167,12 +194,14 @@ impl Subject for Queue {
     }
 
     async fn attempts(&self, id: MessageId) -> Result<Vec<LedgerLine>> {
-        let query = "SELECT attempt, status::text, error_code FROM sms_outbox.attempts
+        let query = "SELECT attempt, status::text, error_code, jsonb_path_query_first(evidence, '$[last] ? (@.verdict != \"unclear\").source') #>> '{}'
+            FROM sms_outbox.attempts
             WHERE id = $1::uuid::sms_outbox.message_id AND status IS NOT NULL ORDER BY attempt";
         let rows = self.operator.lock().await.query(query, &[&id.0]).await?;
         let line = |row: &tokio_postgres::Row| -> Result<LedgerLine> {
             let status = AttemptStatus::from_word(row.get(1)).context("an unknown attempt status")?;
-            Ok(LedgerLine { attempt: row.get(0), status, error_code: row.get(2) })
+            let told_by = row.get::<_, Option<&str>>(3).and_then(Evidence::from_word);
+            Ok(LedgerLine { attempt: row.get(0), status, error_code: row.get(2), told_by })
         };
         rows.iter().map(line).collect()
     }

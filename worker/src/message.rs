@@ -212,9 +212,78 @@ words! {
     }
 }
 
+words! {
+    /// What a provider's receipts say of a message that it took.
+    DeliveryStatus {
+        /// Nothing yet, or nothing that is understood.
+        Unknown = "unknown",
+        /// On its way.
+        Queued = "queued",
+        /// Arrived. Final, as all that follow.
+        Delivered = "delivered",
+        /// Did not arrive.
+        Undelivered = "undelivered",
+        /// Refused by the network, or withdrawn.
+        Rejected = "rejected",
+        /// Given up after its time.
+        Expired = "expired",
+    }
+}
+
+impl DeliveryStatus {
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Queued => 1,
+            Self::Delivered | Self::Undelivered | Self::Rejected | Self::Expired => 2,
+        }
+    }
+
+    /// What is known after one more receipt. Only forwards: whatever the order in which receipts come, and however often,
+    /// the first final one stays.
+    #[must_use]
+    pub const fn advanced_by(self, told: Self) -> Self {
+        if told.rank() > self.rank() { told } else { self }
+    }
+}
+
+words! {
+    /// How it became known what an unclear attempt came to.
+    Evidence {
+        /// The worker that made it heard of it after all.
+        LateAnswer = "late answer",
+        /// The provider was asked.
+        LookUp = "look-up",
+        /// The provider reported on the message.
+        Receipt = "receipt",
+        /// An operator found out.
+        Operator = "operator",
+    }
+}
+
+impl Evidence {
+    /// Whether it was concluded rather than heard: that nothing was sent then gives way to an acceptance.
+    pub const fn is_concluded(self) -> bool {
+        matches!(self, Self::LookUp | Self::Operator)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn receipts_move_a_status_forwards_only() {
+        for before in DeliveryStatus::ALL {
+            for told in DeliveryStatus::ALL {
+                let after = before.advanced_by(*told);
+                assert_eq!(after.advanced_by(*told), after, "{told} twice");
+                assert!(after.rank() >= before.rank(), "{before} went back to {after}");
+                assert!(before.rank() < 2 || after == *before, "{before} was final, and became {after}");
+                assert_eq!(after.rank(), before.rank().max(told.rank()), "{before} and {told}");
+            }
+        }
+    }
 
     #[test]
     fn id_text_keeps_value_and_order() {

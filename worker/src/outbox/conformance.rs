@@ -6,6 +6,7 @@
 #![cfg(any(test, feature = "conformance"))]
 
 mod claim;
+mod evidence;
 mod late;
 mod operator;
 mod outcome;
@@ -15,8 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome, Range};
-use crate::message::{AppId, AttemptStatus, DispatchStatus, MessageId};
+use super::{
+    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome, Range, ReceiptResult,
+};
+use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
 
 /// Counted attempts that a subject allows a message: more than any case needs but the one that spends them.
 pub const MAX_ATTEMPTS: u16 = 4;
@@ -69,6 +72,8 @@ pub struct LedgerLine {
     pub status: AttemptStatus,
     /// The provider's code, or ours.
     pub error_code: Option<String>,
+    /// How it became known, where it had ended as unclear.
+    pub told_by: Option<Evidence>,
 }
 
 /// A queue under test: an empty one, or one that other cases use too (cases share no organization and no worker).
@@ -93,6 +98,23 @@ pub trait Subject: Send + Sync {
     fn cancel(&self, id: MessageId) -> impl Future<Output = Result<bool>> + Send;
     /// Retries; false when the message is in no state for it.
     fn retry(&self, id: MessageId) -> impl Future<Output = Result<bool>> + Send;
+    /// Tells what became known of an attempt; false when it corrected nothing.
+    fn resolve(
+        &self,
+        id: MessageId,
+        attempt: i16,
+        verdict: AttemptStatus,
+        evidence: Evidence,
+    ) -> impl Future<Output = Result<bool>> + Send;
+    /// Records a receipt.
+    fn record_receipt(
+        &self,
+        id: MessageId,
+        attempt: i16,
+        told: DeliveryStatus,
+    ) -> impl Future<Output = Result<ReceiptResult>> + Send;
+    /// What receipts say of an attempt that is live or over.
+    fn delivery(&self, id: MessageId, attempt: i16) -> impl Future<Output = Result<Option<DeliveryStatus>>> + Send;
     /// Lets the message's live lease be over.
     fn expire_lease(&self, id: MessageId) -> impl Future<Output = Result<()>> + Send;
     /// Lets the message's schedule be due.
@@ -147,7 +169,15 @@ cases! {
         a_stale_finish_changes_nothing_of_a_newer_attempt, another_workers_finish_changes_nothing,
         late_acceptance_after_the_timeout_is_sent, late_acceptance_after_a_retry_drops_the_waiting_try,
         late_acceptance_beside_a_live_lease_shows_both, late_refusal_after_the_timeout_is_failed,
-        acceptance_of_a_claim_that_was_lost_is_sent;
+        acceptance_of_a_claim_that_was_lost_is_sent, acceptance_of_a_lost_claim_counts_wherever_the_message_is;
+    evidence: evidence_of_acceptance_makes_it_sent, known_not_sent_is_failed_and_may_be_retried,
+        evidence_moves_only_what_is_unclear, evidence_after_a_retry_drops_the_waiting_try,
+        evidence_beside_a_live_lease_shows_both, unclear_while_any_attempt_is,
+        a_failure_after_an_unclear_attempt_is_unclear, no_app_after_an_unclear_attempt_is_unclear,
+        asking_in_vain_changes_nothing, an_acceptance_outranks_what_was_concluded,
+        receipts_move_the_status_forwards_only, a_receipt_before_the_end_is_kept,
+        a_receipt_proves_that_an_unclear_attempt_was_accepted, a_receipt_for_nothing_changes_nothing,
+        a_receipt_leaves_an_answer_as_it_is;
     operator: cancel_takes_a_waiting_message_back, cancel_takes_a_scheduled_message_back,
         cancel_leaves_a_leased_message_alone, retry_queues_every_end_anew,
         retry_leaves_unfinished_and_sent_messages_alone, retry_forgets_refusals_and_keeps_the_ledger;

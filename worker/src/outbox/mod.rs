@@ -222,6 +222,17 @@ pub struct Finished {
     pub status: Option<DispatchStatus>,
 }
 
+/// What became of a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiptResult {
+    /// It told something new.
+    Recorded,
+    /// It told nothing new.
+    Repeated,
+    /// There is no such attempt; nothing is kept.
+    Unknown,
+}
+
 /// What a worker says of itself at each heartbeat. Counters count from its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {

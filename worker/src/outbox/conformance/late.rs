@@ -3,7 +3,11 @@
 use super::*;
 
 /// A message whose first lease ran out, and its attempt's number.
-async fn timed_out<S: Subject>(bench: &Bench<'_, S>, outbox: &S::Outbox, app: AppId) -> Result<(MessageId, i16)> {
+pub(super) async fn timed_out<S: Subject>(
+    bench: &Bench<'_, S>,
+    outbox: &S::Outbox,
+    app: AppId,
+) -> Result<(MessageId, i16)> {
     let id = bench.enqueue().await?;
     let lease = lease(outbox, id, app).await?;
     bench.subject.expire_lease(id).await?;
@@ -17,7 +21,12 @@ pub(super) async fn a_lease_that_runs_out_is_unclear<S: Subject>(bench: &Bench<'
     let live = bench.enqueue().await?;
     lease(&outbox, live, app).await?;
     let (id, attempt) = timed_out(bench, &outbox, app).await?;
-    let expected = LedgerLine { attempt, status: AttemptStatus::Unclear, error_code: Some("lease_expired".to_owned()) };
+    let expected = LedgerLine {
+        attempt,
+        status: AttemptStatus::Unclear,
+        error_code: Some("lease_expired".to_owned()),
+        told_by: None,
+    };
     let found = bench.subject.attempts(id).await?;
     ensure!(found == [expected], "the ledger is {found:?}");
     bench.expect(live, DispatchStatus::Sending).await
@@ -133,4 +142,26 @@ pub(super) async fn acceptance_of_a_claim_that_was_lost_is_sent<S: Subject>(benc
     ensure!(accepted.applied && accepted.status == Some(DispatchStatus::Sent), "{accepted:?}");
     expect_word(&claim(&outbox, id, Some(app)).await?, "gone")?;
     bench.expect_attempts(id, &[AttemptStatus::Accepted]).await
+}
+
+pub(super) async fn acceptance_of_a_lost_claim_counts_wherever_the_message_is<S: Subject>(
+    bench: &Bench<'_, S>,
+) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let canceled = bench.enqueue().await?;
+    ensure!(bench.subject.cancel(canceled).await?, "not canceled");
+    let timed_out = timed_out(bench, &outbox, app).await?.0;
+    let leased = bench.enqueue().await?;
+    let live = lease(&outbox, leased, app).await?;
+    for (id, attempt) in [(canceled, 1), (timed_out, 2), (leased, live.attempt + 1)] {
+        let accepted = finish(&outbox, id, attempt, outcome(AttemptStatus::Accepted)).await?;
+        ensure!(accepted.applied && accepted.status == Some(DispatchStatus::Sent), "{accepted:?}");
+        let again = finish(&outbox, id, attempt, outcome(AttemptStatus::Accepted)).await?;
+        ensure!(!again.applied, "it was applied twice");
+        // Nothing more can have been lost of a message that is sent.
+        let made_up = finish(&outbox, id, attempt + 7, outcome(AttemptStatus::Accepted)).await?;
+        ensure!(!made_up.applied && made_up.status == Some(DispatchStatus::Sent), "{made_up:?}");
+    }
+    ensure!(outbox.leases().await? == [(leased, live.attempt)], "the live lease did not stay");
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::app::AppRow;
-use crate::message::{AppId, AttemptStatus, DispatchStatus, MessageId};
+use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
 use crate::outbox::{AppState, OrganizationId, Xid};
 
 /// Settings that decide.
@@ -63,6 +63,8 @@ pub struct AttemptRow {
     pub worker: Arc<str>,
     /// The provider's code, or ours.
     pub error_code: Option<String>,
+    /// How it became known, where it had ended as unclear.
+    pub told_by: Option<Evidence>,
 }
 
 /// What the rules know of a message; its payload is of no concern to them.
@@ -88,6 +90,8 @@ pub struct MessageRow {
     pub avoid: BTreeSet<AppId>,
     /// The ledger, by number.
     pub attempts: BTreeMap<i16, AttemptRow>,
+    /// What receipts say, by number of the attempt: also of one that is live.
+    pub receipts: BTreeMap<i16, DeliveryStatus>,
 }
 
 impl MessageRow {
@@ -104,8 +108,12 @@ impl MessageRow {
         }
     }
 
-    fn has_accepted_attempt(&self) -> bool {
+    pub(super) fn has_accepted_attempt(&self) -> bool {
         self.attempts.values().any(|attempt| attempt.status == AttemptStatus::Accepted)
+    }
+
+    pub(super) fn has_unclear_attempt(&self) -> bool {
+        self.attempts.values().any(|attempt| attempt.status == AttemptStatus::Unclear)
     }
 
     fn is_past(&self, now: Duration) -> bool {
@@ -238,13 +246,16 @@ impl State {
         let Some(message) = self.messages.get_mut(&id) else {
             return;
         };
+        // A receipt that came before proves what the answer did not tell.
+        let proven = ending.status == AttemptStatus::Unclear && message.receipts.contains_key(&lease.attempt);
         message.attempts.insert(
             lease.attempt,
             AttemptRow {
                 app: Some(lease.app),
-                status: ending.status,
+                status: if proven { AttemptStatus::Accepted } else { ending.status },
                 worker: Arc::clone(&lease.worker),
-                error_code: ending.error_code.map(str::to_owned),
+                error_code: ending.error_code.filter(|_| !proven).map(str::to_owned),
+                told_by: proven.then_some(Evidence::Receipt),
             },
         );
         // Accepted by this attempt, or by an earlier one whose answer came late: there is nothing left to try.
@@ -255,7 +266,7 @@ impl State {
         let resend = self.apps.get(&lease.app).is_some_and(|app| app.resend_unclear);
         match ending.status {
             AttemptStatus::Accepted => message.place = Place::Accepted,
-            AttemptStatus::RefusedRecipient => self.end(id, DispatchStatus::Failed, "refused"),
+            AttemptStatus::RefusedRecipient => self.end(id, DispatchStatus::Failed, "recipient_refused"),
             AttemptStatus::RefusedContent => {
                 message.refused_by.insert(lease.app);
                 let spent = self.count_try(id);
@@ -286,43 +297,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// The lease is not live: only what was unknown can still become known.
-    fn finish_late(&mut self, worker: &Arc<str>, id: MessageId, attempt: i16, ending: &Ending<'_>) -> bool {
-        let Some(message) = self.messages.get_mut(&id) else {
-            return false;
-        };
-        let accepted = ending.status == AttemptStatus::Accepted;
-        let error_code = ending.error_code.map(str::to_owned);
-        match message.attempts.get_mut(&attempt) {
-            Some(row) => {
-                let was_unknown = row.status == AttemptStatus::Unclear && row.worker == *worker;
-                if !was_unknown || ending.status == AttemptStatus::Unclear {
-                    return false;
-                }
-                row.status = ending.status;
-                row.error_code = error_code;
-                if let Place::Ended(DispatchStatus::DispatchTimeout, _) = message.place {
-                    message.place = Place::Ended(DispatchStatus::Failed, "refused");
-                }
-            }
-            // Its claim is lost (asynchronous promotion). A number that another lease holds now stays that lease's.
-            None => {
-                let taken = matches!(&message.place, Place::Leased(lease) if lease.attempt == attempt);
-                if !accepted || taken {
-                    return false;
-                }
-                let row = AttemptRow { app: None, status: ending.status, worker: Arc::clone(worker), error_code };
-                message.attempts.insert(attempt, row);
-                message.last_attempt = message.last_attempt.max(attempt);
-            }
-        }
-        // A later live lease stays: bytes may be on their way, and both are shown.
-        if accepted && !matches!(message.place, Place::Leased(_)) {
-            message.place = Place::Accepted;
-        }
-        true
     }
 
     /// Takes a waiting message back. False if it does not wait.
@@ -413,7 +387,13 @@ impl State {
 
     fn end(&mut self, id: MessageId, status: DispatchStatus, reason: &'static str) {
         if let Some(message) = self.messages.get_mut(&id) {
-            message.place = Place::Ended(status, reason);
+            // Failed means that no provider accepted it.
+            message.place = match status {
+                DispatchStatus::Failed if message.has_unclear_attempt() => {
+                    Place::Ended(DispatchStatus::DispatchTimeout, "unclear_before")
+                }
+                _ => Place::Ended(status, reason),
+            };
         }
     }
 }

@@ -2,6 +2,7 @@
 //! [`Outbox`], with a clock that the caller sets. For tests and models; nothing here is durable.
 
 pub mod app;
+mod evidence;
 pub mod life;
 mod log;
 #[cfg(test)]
@@ -19,9 +20,10 @@ pub use app::AppRow;
 pub use life::{AttemptRow, ClaimResult, Ending, LeaseRow, MessageRow, Place, Rules, State};
 
 use super::{
-    App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError, Xid,
+    App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError,
+    ReceiptResult, Xid,
 };
-use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
+use crate::message::{AppId, AttemptStatus, Body, DeliveryStatus, DispatchStatus, Evidence, MessageId, MobileNumber};
 use crate::trace::TraceParent;
 
 /// A worker that has not been heard of for this long is dead.
@@ -194,6 +196,7 @@ impl MemoryOutbox {
             refused_by: BTreeSet::new(),
             avoid: BTreeSet::new(),
             attempts: BTreeMap::new(),
+            receipts: BTreeMap::new(),
         };
         queue.state.messages.insert(id, row);
         let since = new.due_at.unwrap_or_default().max(queue.now);
@@ -257,6 +260,16 @@ impl MemoryOutbox {
             payload.since = now;
         }
         queue.state.retry(now, id)
+    }
+
+    /// Tells what became known of an attempt; false if it corrected nothing.
+    pub fn resolve(&self, id: MessageId, attempt: i16, verdict: AttemptStatus, evidence: Evidence) -> bool {
+        self.queue().state.resolve(id, attempt, verdict, evidence)
+    }
+
+    /// Records what a receipt says of an attempt.
+    pub fn record_receipt(&self, id: MessageId, attempt: i16, told: DeliveryStatus) -> ReceiptResult {
+        self.queue().state.record_receipt(id, attempt, told)
     }
 
     /// Ends leases past their time, queues what is due, expires what is past its validity.

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{AppRow, MemoryOutbox, NewMessage, Place, Rules};
-use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
+use crate::message::{AppId, AttemptStatus, Body, DeliveryStatus, DispatchStatus, Evidence, MessageId, MobileNumber};
+use crate::outbox::ReceiptResult;
 use crate::outbox::conformance::{self, Enqueue, Install, LedgerLine, MAX_ATTEMPTS, Subject};
 
 impl Subject for MemoryOutbox {
@@ -56,6 +57,20 @@ impl Subject for MemoryOutbox {
         Ok(self.retry(id))
     }
 
+    async fn resolve(&self, id: MessageId, attempt: i16, verdict: AttemptStatus, evidence: Evidence) -> Result<bool> {
+        Ok(self.resolve(id, attempt, verdict, evidence))
+    }
+
+    async fn record_receipt(&self, id: MessageId, attempt: i16, told: DeliveryStatus) -> Result<ReceiptResult> {
+        Ok(self.record_receipt(id, attempt, told))
+    }
+
+    async fn delivery(&self, id: MessageId, attempt: i16) -> Result<Option<DeliveryStatus>> {
+        let state = self.state();
+        let message = state.messages.get(&id).context("the message does not exist")?;
+        Ok(message.receipts.get(&attempt).copied())
+    }
+
     async fn expire_lease(&self, id: MessageId) -> Result<()> {
         let leased = matches!(self.state().messages[&id].place, Place::Leased(_));
         ensure!(leased, "the message has no lease");
@@ -98,6 +113,7 @@ impl Subject for MemoryOutbox {
             attempt: *attempt,
             status: row.status,
             error_code: row.error_code.clone(),
+            told_by: row.told_by,
         };
         Ok(message.attempts.iter().map(line).collect())
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::AttemptStatus;
+use crate::message::{AttemptStatus, DeliveryStatus, Evidence};
 
 #[test]
 fn backoff_doubles_to_ten_minutes_and_jitter_takes_at_most_half() {
@@ -39,6 +39,8 @@ fn an_uncommitted_message_is_neither_seen_nor_claimed_and_a_rolled_back_one_neve
 enum Step {
     Claim { worker: bool, message: bool, app: bool },
     Finish { worker: bool, message: bool, attempt: i16, status: AttemptStatus },
+    Resolve { message: bool, attempt: i16, verdict: AttemptStatus, evidence: Evidence },
+    Receipt { message: bool, attempt: i16, told: DeliveryStatus },
     Cancel(bool),
     Retry(bool),
     Pause(bool, bool),
@@ -51,6 +53,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => any::<(bool, bool, bool)>().prop_map(|(worker, message, app)| Step::Claim { worker, message, app }),
         4 => (any::<(bool, bool)>(), 1..6_i16, status)
             .prop_map(|((worker, message), attempt, status)| Step::Finish { worker, message, attempt, status }),
+        1 => (any::<bool>(), 1..6_i16, proptest::sample::select(AttemptStatus::ALL), proptest::sample::select(Evidence::ALL))
+            .prop_map(|(message, attempt, verdict, evidence)| Step::Resolve { message, attempt, verdict, evidence }),
+        1 => (any::<bool>(), 1..6_i16, proptest::sample::select(DeliveryStatus::ALL))
+            .prop_map(|(message, attempt, told)| Step::Receipt { message, attempt, told }),
         1 => any::<bool>().prop_map(Step::Cancel),
         1 => any::<bool>().prop_map(Step::Retry),
         1 => any::<(bool, bool)>().prop_map(|(app, on)| Step::Pause(app, on)),
@@ -61,7 +67,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     /// Whatever happens in whatever order: nothing is lost, the ledger only grows, a lease is granted once, a message
-    /// with an accepted attempt is `sent` and never waits, and a lease that is not live moves no message of a newer one.
+    /// with an accepted attempt is `sent` and never waits, one that may have been sent never `failed`, and a lease that is not
+    /// live moves no message of a newer one.
     #[test]
     fn any_history_keeps_the_invariants(history in steps()) {
         let workers: [Arc<str>; 2] = ["a".into(), "b".into()];
@@ -100,6 +107,24 @@ proptest! {
                     }
                     prop_assert!(!state.finish(now, worker, id, attempt, &ending, 0.5), "a repeat applies");
                 }
+                Step::Resolve { message, attempt, verdict, evidence } => {
+                    let id = ids[usize::from(message)];
+                    let applied = state.resolve(id, attempt, verdict, evidence);
+                    let (old, new) = (&before.messages[&id], &state.messages[&id]);
+                    prop_assert!(applied || old == new);
+                    prop_assert!(!matches!(old.place, Place::Leased(_)) || old.place == new.place);
+                    prop_assert!(!state.resolve(id, attempt, verdict, evidence), "a repeat applies");
+                }
+                Step::Receipt { message, attempt, told } => {
+                    let id = ids[usize::from(message)];
+                    let result = state.record_receipt(id, attempt, told);
+                    let (old, new) = (&before.messages[&id], &state.messages[&id]);
+                    prop_assert!(result != ReceiptResult::Unknown || old == new);
+                    prop_assert!(new.attempts.get(&attempt).is_none_or(|row| row.status != AttemptStatus::Unclear)
+                        || result == ReceiptResult::Unknown);
+                    let again = state.clone().record_receipt(id, attempt, told);
+                    prop_assert!(again != ReceiptResult::Recorded, "a repeat tells something");
+                }
                 Step::Cancel(message) => {
                     let id = ids[usize::from(message)];
                     let waited = before.messages[&id].status() == DispatchStatus::Pending;
@@ -128,6 +153,9 @@ proptest! {
                 prop_assert!(old.attempts.keys().all(|attempt| message.attempts.contains_key(attempt)));
                 prop_assert!(old.status() != DispatchStatus::Sent || message.status() == DispatchStatus::Sent);
                 prop_assert!(message.tries <= state.rules.max_attempts);
+                if message.status() == DispatchStatus::Failed {
+                    prop_assert!(!message.has_unclear_attempt());
+                }
                 if message.status() == DispatchStatus::Sent {
                     prop_assert!(matches!(message.place, Place::Accepted | Place::Leased(_)));
                 }
