@@ -124,13 +124,9 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean),
     sms_outbox.uninstall_app(bigint), sms_outbox.pause_app(bigint, text), sms_outbox.resume_app(bigint),
     sms_outbox.cancel(sms_outbox.message_id), sms_outbox.cancel(jsonb, boolean, integer),
-<<<<<<< HEAD
     sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer), sms_outbox.survey(jsonb),
-=======
-    sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer),
     sms_outbox.resolve(sms_outbox.message_id, integer, sms_outbox.attempt_status, text, text, text, text),
     sms_outbox.record_receipt(sms_outbox.message_id, integer, sms_outbox.delivery_status, text, timestamptz),
->>>>>>> 8c998e4 (Evidence about unclear attempts, receipts and look-ups: the rules in SQL)
     sms_outbox.suppress(text, text, text), sms_outbox.unsuppress(text, text),
     sms_outbox.bind_role(name, text), sms_outbox.unbind_role(name),
     sms_outbox.create_api_key(text, text, text[], timestamptz), sms_outbox.revoke_api_key(text),
