@@ -15,7 +15,7 @@ on_majors! { ends:
 }
 
 /// The tables whose rows a dump must carry.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 19] = [
     "message",
     "attempt",
     "idempotency",
@@ -23,6 +23,9 @@ const TABLES: [&str; 16] = [
     "scheduled",
     "lease",
     "ended",
+    "evidence",
+    "receipt",
+    "look_up",
     "tally",
     "app_tally",
     "organization",
@@ -44,6 +47,9 @@ async fn in_every_state(major: Major) -> Result<Queue> {
         queue.sql("DELETE FROM sms_outbox.app_health").await?;
         queue.ended(outcome, outcome).await?;
     }
+    let told = queue.ended("told", "unclear").await?;
+    queue.sql(&format!("SELECT sms_outbox.resolve('{told}', 1, 'not_sent', 'operator', detail => E'odd\\t\\\\')")).await?;
+    queue.sql(&format!("SELECT sms_outbox.record_receipt('{told}', 1, 'delivered', 'DELIVRD')")).await?;
     queue.sql("UPDATE sms_outbox.app_health SET blocked_until = now()").await?;
     let leased = queue.enqueue("leased").await?;
     queue.lease(&leased).await?;
@@ -71,6 +77,9 @@ async fn in_every_state(major: Major) -> Result<Queue> {
         ("ended", 5),
         ("attempt", 6),
         ("idempotency", 1),
+        ("evidence", 2),
+        ("receipt", 1),
+        ("look_up", 1),
         ("suppression", 1),
         ("usage", 1),
     ] {

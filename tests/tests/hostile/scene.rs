@@ -35,6 +35,8 @@ pub(crate) const PROBES: &[&str] = &[
     "SELECT sms_outbox.page('ORG', before_id => 'ID')",
     "SELECT sms_outbox.cancel('ID')",
     "SELECT sms_outbox.retry('ID')",
+    "SELECT * FROM sms_outbox.resolve('ID', 1, 'accepted', 'operator')",
+    "SELECT * FROM sms_outbox.record_receipt('ID', 1, 'delivered')",
     "SELECT * FROM sms_outbox.cancel('{\"mobile\": \"MOBILE\"}'::jsonb, false)",
     "SELECT * FROM sms_outbox.cancel('{\"organization_id\": \"ORG\"}'::jsonb, true)",
     "SELECT * FROM sms_outbox.retry('{\"dispatch_status\": \"failed\", \"mobile\": \"MOBILE\"}'::jsonb, false)",
