@@ -48,7 +48,9 @@ async fn in_every_state(major: Major) -> Result<Queue> {
         queue.ended(outcome, outcome).await?;
     }
     let told = queue.ended("told", "unclear").await?;
-    queue.sql(&format!("SELECT sms_outbox.resolve('{told}', 1, 'not_sent', 'operator', detail => E'odd\\t\\\\')")).await?;
+    queue
+        .sql(&format!("SELECT sms_outbox.resolve('{told}', 1, 'not_sent', 'operator', detail => E'odd\\t\\\\')"))
+        .await?;
     queue.sql(&format!("SELECT sms_outbox.record_receipt('{told}', 1, 'delivered', 'DELIVRD')")).await?;
     queue.sql("UPDATE sms_outbox.app_health SET blocked_until = now()").await?;
     let leased = queue.enqueue("leased").await?;
