@@ -7,6 +7,7 @@ exec 9>"$HERE/lock"
 flock 9
 target=$(target_dir)
 elapsed "building the command" cargo build --locked -p sms-outbox
+elapsed "building the command with fail points" cargo build --locked -p sms-outbox --features failpoints --bin sms-outbox-failpoints
 
 # Cargo keeps one library for all majors, and would build it anew for each, every time: so what it was built from is
 # noted beside the installed one. Checkouts may share the target folder: none may build between a build and its install.

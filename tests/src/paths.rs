@@ -20,6 +20,13 @@ pub fn command() -> Result<PathBuf> {
     told("SMS_OUTBOX_BIN")
 }
 
+/// The same command with fail points.
+pub fn command_with_failpoints() -> Result<PathBuf> {
+    let path = command()?.with_file_name("sms-outbox-failpoints");
+    ensure!(path.exists(), "{} does not exist: run 'make test-build'", path.display());
+    Ok(path)
+}
+
 /// The unpacked server of a major, with the extension installed.
 pub fn server(major: Major) -> Result<PathBuf> {
     Ok(told("SMS_OUTBOX_PG_TREES")?.join(major.to_string()))

@@ -1,10 +1,12 @@
 //! The real `sms-outbox worker`, as a process of its own.
 
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{Process, Signal};
+use crate::wait::poll;
 use crate::{Database, paths, patience, run};
 
 /// A worker that is made ready to start.
@@ -70,7 +72,17 @@ impl Worker {
 
     /// Starts one that is different.
     pub fn options(database: &Database) -> Result<Options<'_>> {
-        let mut command = command("worker")?;
+        Self::options_of(database, command("worker")?)
+    }
+
+    /// Starts one that does something at fail points, in the words of the crate `fail`: `claimed=pause`.
+    pub fn options_at(database: &Database, points: &str) -> Result<Options<'_>> {
+        let mut command = command_of(&paths::command_with_failpoints()?, "worker")?;
+        command.env("FAILPOINTS", points);
+        Self::options_of(database, command)
+    }
+
+    fn options_of(database: &Database, mut command: Command) -> Result<Options<'_>> {
         command.env("DATABASE_URL", database.url("worker"));
         // The pretend provider is on this machine.
         command.env("SMS_OUTBOX_ALLOW_ADDRESS", "127.0.0.0/8");
@@ -90,6 +102,25 @@ impl Worker {
     /// All that it has logged.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// How often it has come to a fail point, and how often it has left it.
+    pub fn visits(&self, point: &str) -> (usize, usize) {
+        let log = self.log();
+        let count = |what: &str| {
+            let said = |line: &&str| line.contains(what) && line.contains(&format!("point=\"{point}\""));
+            log.lines().filter(said).count()
+        };
+        (count("fail point reached"), count("fail point left"))
+    }
+
+    /// Waits until it has come to a fail point so often.
+    pub async fn wait_until_held(&mut self, point: &str, times: usize) -> Result<()> {
+        let held = async || {
+            ensure!(self.process.is_running(), "the worker ended:\n{}", self.process.tail());
+            Ok((self.visits(point).0 >= times).then_some(()))
+        };
+        poll(format!("{point} is reached {times} times"), held, async || String::new()).await
     }
 
     /// SIGKILL, and waits for the end.
@@ -117,7 +148,11 @@ impl Worker {
 
 /// `sms-outbox SUBCOMMAND` with nothing of this process's environment but the path.
 pub fn command(subcommand: &str) -> Result<Command> {
-    let mut command = Command::new(paths::command()?);
+    command_of(&paths::command()?, subcommand)
+}
+
+fn command_of(program: &Path, subcommand: &str) -> Result<Command> {
+    let mut command = Command::new(program);
     command.arg(subcommand).env_clear().current_dir(run::folder()?);
     command.env("PATH", std::env::var_os("PATH").context("PATH is not set")?);
     Ok(command)

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dispatcher;
+mod failpoint;
 pub mod logging;
 pub mod message;
 pub mod metrics;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Token;
 use super::heart::Counters;
+use crate::failpoint::{self, Point};
 use crate::logging::Told;
 use crate::message::AttemptStatus;
 use crate::outbox::{Finish, Outbox, OutboxError, Outcome};
@@ -34,7 +35,9 @@ pub(super) async fn run<O: Outbox>(
 ) {
     let mut finishes = Vec::with_capacity(LARGEST_BATCH);
     while ended.recv_many(&mut finishes, LARGEST_BATCH).await > 0 {
+        failpoint::reach(Point::Finish).await;
         let lost = record(&*outbox, &finishes).await;
+        failpoint::reach(Point::Finished).await;
         for finish in &finishes {
             counters.ended(finish.outcome.status == AttemptStatus::Accepted);
         }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::finisher::Settled;
 pub use self::start::run;
+use crate::failpoint::{self, Point};
 use crate::logging::Told;
 use crate::message::{AppId, AttemptStatus, MessageId};
 use crate::metrics::worker::{Cause, woken};
@@ -206,6 +207,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         }
         // Before the call: the lease begins while it runs, and must never end before our own count of it.
         let asked = Instant::now();
+        failpoint::reach(Point::Claim).await;
         let answers = match self.outbox.claim(&claims).await {
             Ok(answers) => answers,
             Err(error) => {
@@ -231,6 +233,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         self.signals.counters.claimed(self.in_flight.len());
         let (deliver, ended) = (self.deliver.clone(), self.ended.clone());
         self.tasks.spawn(async move {
+            failpoint::reach(Point::Claimed).await;
             // A bug in an adapter must not lose the message: what it did is unclear, and said so.
             let attempt = AssertUnwindSafe(deliver.deliver(&lease, asked)).catch_unwind().await;
             let outcome = attempt.unwrap_or_else(|_| {
@@ -238,6 +241,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
                 own_outcome(AttemptStatus::Unclear, "panic", "the provider's adapter failed; it may have been sent")
             });
             let finish = Finish { id: lease.id, attempt: lease.attempt, outcome };
+            failpoint::reach(Point::Answered).await;
             // The finisher outlives all attempts; without it the process is ending.
             let _ = ended.send(finish).await;
         });

@@ -18,6 +18,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::egress::{self, Networks, NotAllowed};
 use super::{Request, Response, Verdict};
+use crate::failpoint::{self, Point};
 use crate::message::AttemptStatus;
 
 /// Longest answer that is read. Real ones have a few hundred bytes.
@@ -99,7 +100,9 @@ impl Client {
                 builder.body(reqwest::Body::wrap(GatedBody { gate: gate.clone(), bytes: Some(request.body.into()) }));
         }
         let gate = has_body.then_some(&*gate);
-        let answer = match within(answer_before, builder.send()).await {
+        let written = || gate.is_none_or(Gate::is_passed);
+        let sending = failpoint::reach_after(Point::Written, written, builder.send());
+        let answer = match within(answer_before, sending).await {
             Some(Ok(answer)) => answer,
             Some(Err(error)) => return Err(transport_end(&error, gate)),
             None => return Err(no_answer(gate)),
@@ -150,6 +153,10 @@ impl Gate {
     const TOO_LATE: u8 = 2;
     const GIVEN_UP: u8 = 3;
 
+    fn is_passed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == Self::PASSED
+    }
+
     /// Moves on from shut, once; returns what it was.
     fn leave_shut(&self, next: u8) -> u8 {
         match self.state.compare_exchange(Self::SHUT, next, Ordering::AcqRel, Ordering::Acquire) {
@@ -175,7 +182,10 @@ impl HttpBody for GatedBody {
             self.gate.state.store(Gate::TOO_LATE, Ordering::Release);
         }
         match self.gate.leave_shut(Gate::PASSED) {
-            Gate::SHUT => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Gate::SHUT => {
+                failpoint::reach_now(Point::Write);
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             _ => Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into()))),
         }
     }
