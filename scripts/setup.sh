@@ -2,12 +2,13 @@
 # Installs what a clean Debian 12 lacks, and nothing where all is there. Fails early, in one line, with the cure.
 . "$(dirname "$0")/common.sh"
 
-# Compiler and libclang: pgrx reads PostgreSQL's headers. Prometheus: its promtool tests the alert rules. The libraries: private
-# servers link against them.
+# Compiler and libclang: pgrx reads PostgreSQL's headers. Prometheus: its promtool tests the alert rules. libfaketime: workers with
+# a wrong clock. The libraries: private servers link against them.
 PACKAGES=(
     ca-certificates gcc libc6-dev make pkg-config
     clang libclang-dev libssl-dev
     prometheus
+    libfaketime
     libgssapi-krb5-2 liblz4-1 libreadline8 libssl3 libxml2 libzstd1 zlib1g tzdata
 )
 python3 -m pip --version >/dev/null 2>&1 || PACKAGES+=(python3-pip)

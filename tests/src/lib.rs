@@ -12,6 +12,7 @@ pub mod fault;
 pub mod history;
 pub mod paths;
 pub mod process;
+pub mod proxy;
 pub mod queue;
 pub mod run;
 pub mod sandbox;

@@ -81,6 +81,11 @@ impl Shop {
         self.worker()?.set("SMS_OUTBOX_HTTP_TIMEOUT", "4s").start().await
     }
 
+    /// The same with fail points: `claimed=pause`.
+    pub(crate) fn worker_at(&self, points: &str) -> Result<Options<'_>> {
+        Ok(Worker::options_at(&self.database, points)?.set("SMS_OUTBOX_HTTP_TIMEOUT", "4s"))
+    }
+
     /// Leases of 10 s, for claims of connections that are opened from now on.
     pub(crate) async fn shorten_leases(&self) -> Result<()> {
         self.set("lease_timeout", "10s").await
@@ -213,12 +218,45 @@ impl Shop {
             .await
     }
 
+    /// Waits for something that the database does not show.
+    pub(crate) async fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+        self.database.wait_for(what, async || Ok(condition().then_some(()))).await
+    }
+
+    /// Waits until the provider has seen so many requests, and no more.
+    pub(crate) async fn wait_for_requests(&self, number: usize) -> Result<()> {
+        let seen = async || {
+            let requests = usize::try_from(self.sandbox.counts().await?.requests)?;
+            ensure!(requests <= number, "{requests} requests, expected {number}");
+            Ok((requests == number).then_some(()))
+        };
+        self.database.wait_for(format!("the provider has seen {number} requests"), seen).await
+    }
+
+    /// Waits until the provider has seen so many requests, or more.
+    pub(crate) async fn wait_until_requests(&self, number: u64) -> Result<()> {
+        let seen = async || Ok((self.sandbox.counts().await?.requests >= number).then_some(()));
+        self.database.wait_for(format!("the provider has seen {number} requests"), seen).await
+    }
+
+    /// Ids of the messages that are leased now.
+    pub(crate) async fn leased(&self) -> Result<Vec<String>> {
+        let rows = self.database.admin().query("SELECT id::text FROM sms_outbox.lease ORDER BY id", &[]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// The ledger of a message, in order.
     pub(crate) async fn ledger(&self, sms: &Sms) -> Result<Vec<Line>> {
         let query = "SELECT status::text, organization_app_id, error_code FROM sms_outbox.attempts
             WHERE id = $1::text AND status IS NOT NULL ORDER BY attempt";
         let rows = self.database.admin().query(query, &[&sms.id]).await?;
         Ok(rows.iter().map(|row| Line { status: row.get(0), app: row.get(1), code: row.get(2) }).collect())
+    }
+
+    /// How its attempts stand, in order; a live one has no status.
+    pub(crate) async fn attempts(&self, sms: &Sms) -> Result<Vec<Option<String>>> {
+        let query = "SELECT status::text FROM sms_outbox.attempts WHERE id = $1::text ORDER BY attempt";
+        Ok(self.database.admin().query(query, &[&sms.id]).await?.iter().map(|row| row.get(0)).collect())
     }
 
     /// Checks how the attempts of a message ended, in order, and by which apps.
