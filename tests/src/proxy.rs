@@ -30,6 +30,8 @@ pub enum Moment {
     Answer,
     /// The first bytes of an answer have been passed on, and no more of them.
     AmidAnswer,
+    /// A client asks for a PostgreSQL statement with these words; it is not passed on.
+    Ask(&'static str),
     /// A PostgreSQL server has done a statement with these words, and is ready for the next; its answer is not passed on.
     AnswerTo(&'static str),
 }
@@ -183,8 +185,12 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
                     return end(&client, act).await;
                 }
                 for statement in tap.client(bytes) {
-                    let fits = |at: &Moment| matches!(at, Moment::AnswerTo(words) if statement.contains(words));
-                    once_answered = once_answered.or_else(|| shared.take(fits));
+                    let asks = |at: &Moment| matches!(at, Moment::Ask(words) if statement.contains(words));
+                    if let Some(act) = shared.take(asks) {
+                        return end(&client, act).await;
+                    }
+                    let answers = |at: &Moment| matches!(at, Moment::AnswerTo(words) if statement.contains(words));
+                    once_answered = once_answered.or_else(|| shared.take(answers));
                 }
                 server.write_all(bytes).await?;
             }

@@ -76,7 +76,7 @@ impl Worker {
     }
 
     /// Starts one that does something at fail points, in the words of the crate `fail`: `claimed=pause`.
-    pub fn options_at(database: &Database, points: &str) -> Result<Options<'_>> {
+    pub fn options_at<'a>(database: &'a Database, points: &str) -> Result<Options<'a>> {
         let mut command = command_of(&paths::command_with_failpoints()?, "worker")?;
         command.env("FAILPOINTS", points);
         Self::options_of(database, command)

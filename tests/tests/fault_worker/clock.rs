@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use sms_outbox_tests::scrape::Scrape;
 use sms_outbox_tests::worker::Options;
 use sms_outbox_tests::{Fault, Worker, run};
@@ -35,7 +35,7 @@ fn with_clock<'a>(options: Options<'a>, file: &Path) -> Result<Options<'a>> {
 /// By how many seconds the last line of its log is off.
 fn off(worker: &Worker, now: Timestamp) -> Result<i64> {
     let log = worker.log();
-    let line: serde_json::Value = serde_json::from_str(log.lines().last().context("no line")?)?;
+    let line: Value = serde_json::from_str(log.lines().last().context("no line")?)?;
     let written: Timestamp = line["timestamp"].as_str().context("no time")?.parse()?;
     Ok(written.as_second() - now.as_second())
 }
@@ -44,6 +44,15 @@ async fn scrape(worker: &Worker) -> Result<Scrape> {
     let log = worker.log();
     let address = log.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next()).context("no address")?;
     Scrape::of(&format!("http://{address}/metrics")).await
+}
+
+/// The requests for a recipient.
+fn of<'a>(requests: &'a [Value], to: &'a str) -> impl Iterator<Item = &'a Value> {
+    requests.iter().filter(move |request| request["to"].as_str().is_some_and(|seen| to.ends_with(seen)))
+}
+
+fn at(request: &Value) -> Result<Timestamp> {
+    Ok(request["at"].as_str().context("no time")?.parse()?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,13 +106,9 @@ async fn the_wall_clock_has_no_effect() -> Result<()> {
     shop.wait_until_settled().await?;
 
     let requests = shop.sandbox.requests().await?;
-    let at =
-        |request: &serde_json::Value| -> Result<Timestamp> { Ok(request["at"].as_str().context("no time")?.parse()?) };
-    let of =
-        |to: &str| requests.iter().filter(move |request| request["to"].as_str().is_some_and(|seen| to.ends_with(seen)));
-    let first = of(&scheduled.to).next().context("never sent")?;
+    let first = of(&requests, &scheduled.to).next().context("never sent")?;
     ensure!(at(first)? >= due.parse()?, "sent before it was due");
-    let mut arrivals = limited.iter().flat_map(|sms| of(&sms.to)).map(at).collect::<Result<Vec<_>>>()?;
+    let mut arrivals = limited.iter().flat_map(|sms| of(&requests, &sms.to)).map(at).collect::<Result<Vec<_>>>()?;
     arrivals.sort_unstable();
     let took = arrivals.last().context("none")?.as_millisecond() - arrivals[0].as_millisecond();
     // A token each to begin with, and at most a second's worth saved up by a worker that stumbled.

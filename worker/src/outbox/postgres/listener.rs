@@ -49,15 +49,14 @@ impl PostgresOutbox {
         });
         let talking = async {
             let asked = Instant::now();
-            client.batch_execute("LISTEN sms_outbox").await?;
+            answered(client.batch_execute("LISTEN sms_outbox")).await?;
             worker::listening(asked.elapsed());
             tracing::debug!("listening");
             wake.notify_one();
             loop {
                 tokio::time::sleep(PROOF_INTERVAL).await;
                 let asked = Instant::now();
-                let proof = tokio::time::timeout(PROOF_TIMEOUT, client.simple_query(""));
-                proof.await.map_err(|_| ListenError::Silent)??;
+                answered(client.simple_query("")).await?;
                 worker::listening(asked.elapsed());
             }
         };
@@ -66,4 +65,10 @@ impl PostgresOutbox {
             error = talking => error,
         }
     }
+}
+
+/// A half-open connection neither answers nor breaks.
+async fn answered<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, ListenError> {
+    let answer = tokio::time::timeout(PROOF_TIMEOUT, call).await;
+    Ok(answer.map_err(|_| ListenError::Silent)??)
 }
