@@ -59,9 +59,12 @@ CREATE TABLE sms_outbox.lease (
     worker text NOT NULL,
     preferred_provider_slug text,
     refused_by bigint[],
-    avoid bigint[]
+    avoid bigint[],
+    released boolean NOT NULL DEFAULT false
 );
 CREATE INDEX lease_expiry ON sms_outbox.lease (expires_at);
+COMMENT ON COLUMN sms_outbox.lease.server IS 'The server that queued the message and whose claim this is: it serves no others.';
+COMMENT ON COLUMN sms_outbox.lease.released IS 'An operator released held messages meanwhile: if this one goes back to the queue, it is the present server''s.';
 COMMENT ON TABLE sms_outbox.lease IS 'The live attempts. The key allows one a message; (id, attempt, worker) is the token; deleting the row is the fence.';
 
 CREATE TABLE sms_outbox.ended (

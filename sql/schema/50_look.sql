@@ -4,7 +4,7 @@ CREATE FUNCTION sms_outbox.look(
     priorities smallint[], after_xid xid8[], after_id sms_outbox.message_id[], before_xid xid8[],
     page integer, organizations text[] DEFAULT NULL)
     RETURNS TABLE (snapshot pg_snapshot, range integer, id sms_outbox.message_id, organization_id text, priority smallint,
-                   xid xid8, preferred_provider_slug text, refused_by bigint[], avoid bigint[])
+                   xid xid8, preferred_provider_slug text, refused_by bigint[], avoid bigint[], log bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED
     SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan
 AS $$
@@ -13,6 +13,7 @@ DECLARE
     ranges CONSTANT integer := coalesce(cardinality(priorities), 0);
     seen CONSTANT pg_snapshot := pg_current_snapshot();
     this_server integer;
+    this_log bigint;
     n integer;
 BEGIN
     -- A standby's snapshot does not list the transactions that run: marks would pass late commits without a word.
@@ -21,6 +22,9 @@ BEGIN
             USING ERRCODE = '25006', HINT = 'Connect workers to the primary, for example with target_session_attrs=read-write.';
     END IF;
     this_server := sms_outbox.server_id();
+    -- After a crash, numbers of transactions that were not durable are given again, behind marks that have passed them. Statistics
+    -- begin anew then, and only then or when somebody resets them: reading the log once more does no harm.
+    this_log := hashtextextended(concat_ws(' ', this_server, extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())), 0);
     IF ranges NOT BETWEEN 1 AND 1000 OR ranges <> coalesce(cardinality(after_xid), 0)
        OR ranges <> coalesce(cardinality(after_id), 0) OR ranges <> coalesce(cardinality(before_xid), 0) THEN
         RAISE EXCEPTION 'priorities, after_xid, after_id and before_xid must have the same 1 to 1000 elements'
@@ -30,11 +34,11 @@ BEGIN
         RAISE EXCEPTION 'page: % is not between 1 and 100000', page USING ERRCODE = '22023', COLUMN = 'page';
     END IF;
     -- The function is STABLE: this snapshot is the one that every query below reads with.
-    RETURN QUERY SELECT seen, NULL::integer, NULL::sms_outbox.message_id, NULL::text, NULL::smallint, NULL::xid8, NULL::text, NULL::bigint[], NULL::bigint[];
+    RETURN QUERY SELECT seen, NULL::integer, NULL::sms_outbox.message_id, NULL::text, NULL::smallint, NULL::xid8, NULL::text, NULL::bigint[], NULL::bigint[], this_log;
     FOR n IN 1..ranges LOOP
         IF organizations IS NULL THEN
             RETURN QUERY
-            SELECT NULL::pg_snapshot, n, r.id, r.organization_id, r.priority, r.xid, r.preferred_provider_slug, r.refused_by, r.avoid
+            SELECT NULL::pg_snapshot, n, r.id, r.organization_id, r.priority, r.xid, r.preferred_provider_slug, r.refused_by, r.avoid, NULL::bigint
               FROM sms_outbox.ready AS r
              WHERE r.server = this_server AND r.priority = priorities[n]
                AND (r.xid, r.id) > (after_xid[n], after_id[n])
@@ -42,7 +46,7 @@ BEGIN
              ORDER BY r.xid, r.id LIMIT page;
         ELSE
             RETURN QUERY
-            SELECT NULL::pg_snapshot, n, r.id, r.organization_id, r.priority, r.xid, r.preferred_provider_slug, r.refused_by, r.avoid
+            SELECT NULL::pg_snapshot, n, r.id, r.organization_id, r.priority, r.xid, r.preferred_provider_slug, r.refused_by, r.avoid, NULL::bigint
               FROM sms_outbox.ready AS r
              WHERE r.server = this_server AND r.priority = priorities[n]
                AND (r.xid, r.id) > (after_xid[n], after_id[n])
@@ -54,7 +58,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.look(smallint[], xid8[], sms_outbox.message_id[], xid8[], integer, text[]) IS
-'Reads the log of waiting messages. Range n is: this priority, behind (after_xid, after_id), before transaction before_xid (NULL: the end of the snapshot), at most page rows, only these organizations where given. The first row is the header: it holds the snapshot of this very read and no message. A range that returned fewer than page rows is read to its end. A reader whose mark passes a transaction that the snapshot shows in progress must read that transaction''s rows again, by exact xid, once a later snapshot shows it ended. Rows that another server queued (before a restore, clone or promotion) are not shown: see release_held.';
+'Reads the log of waiting messages. Range n is: this priority, behind (after_xid, after_id), before transaction before_xid (NULL: the end of the snapshot), at most page rows, only these organizations where given. The first row is the header: it holds no message, but the snapshot of this very read, and the identity of the log, in which places mean nothing when it differs from that of the last read (after a promotion or a restore, and after a crash): read from the beginning then. A range that returned fewer than page rows is read to its end. A reader whose mark passes a transaction that the snapshot shows in progress must read that transaction''s rows again, by exact xid, once a later snapshot shows it ended. Rows that another server queued (before a restore, clone or promotion) are not shown: see release_held.';
 
 -- One place for 'may this app be handed a message now'.
 CREATE VIEW sms_outbox.app_state AS

@@ -137,6 +137,7 @@ CREATE FUNCTION sms_outbox.leases(worker text)
     RETURNS TABLE (id sms_outbox.message_id, attempt smallint, app_id bigint, started_at timestamptz, expires_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT l.id, l.attempt, l.app_id, l.started_at, l.expires_at FROM sms_outbox.lease AS l WHERE l.worker = leases.worker ORDER BY l.id
+    SELECT l.id, l.attempt, l.app_id, l.started_at, l.expires_at FROM sms_outbox.lease AS l
+     WHERE l.worker = leases.worker AND l.server = sms_outbox.server_id() ORDER BY l.id
 $$;
-COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent.';
+COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent. Leases from before a promotion are not shown: what the worker finished there may be lost, and such a lease then ends as unclear.';

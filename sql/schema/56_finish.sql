@@ -55,7 +55,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.finish(text, sms_outbox.message_id[], smallint[], sms_outbox.attempt_status[], smallint[], text[], text[], text[], text[], double precision[]) IS
-'Records how attempts ended: element n of each array belongs to message ids[n], attempt attempts[n]. http_statuses, error_codes, error_messages, responses (JSON text), provider_message_ids and retry_after (seconds, for throttled) may hold NULLs. For each says whether this call recorded it and where the message is now. Harmless when repeated. Without the live lease of this worker an outcome changes nothing of a newer attempt; but a definite outcome of an attempt that had ended as unclear, and an acceptance whose claim was lost in a failover, are recorded.';
+'Records how attempts ended: element n of each array belongs to message ids[n], attempt attempts[n]. http_statuses, error_codes, error_messages, responses (JSON text), provider_message_ids and retry_after (seconds, for throttled) may hold NULLs. For each says whether this call recorded it and where the message is now. Harmless when repeated. Without the live lease of this worker an outcome changes nothing of a newer attempt; but a definite outcome of an attempt that had ended as unclear, and an acceptance or an unclear end whose claim was lost in a failover, are recorded.';
 
 CREATE FUNCTION sms_outbox.conclude_late(worker text, late sms_outbox.outcome) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -70,9 +70,9 @@ BEGIN
            AND sms_outbox.settle_unclear(late, 'late answer', conclude_late.worker, NULL);
     END IF;
 
-    -- No trace of the attempt: its claim was lost when an asynchronous standby took over. Only an acceptance matters then, and of two
-    -- that tell it at once the second finds the message sent.
-    IF late.status <> 'accepted' THEN
+    -- No trace of the attempt: its claim was lost when an asynchronous standby took over. Then it matters whether it was sent, or may
+    -- have been; of two that tell it at once the second finds it told.
+    IF late.status NOT IN ('accepted', 'unclear') THEN
         RETURN false;
     END IF;
     SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = late.id FOR UPDATE;
@@ -80,10 +80,27 @@ BEGIN
        OR EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND (a.status = 'accepted' OR a.attempt = late.attempt)) THEN
         RETURN false;
     END IF;
+    IF late.status = 'unclear' THEN
+        -- A number that the queue knows to be given is not that of a lost claim.
+        DELETE FROM sms_outbox.ready AS r WHERE r.id = late.id AND r.last_attempt < late.attempt;
+        IF NOT FOUND THEN
+            DELETE FROM sms_outbox.scheduled AS s WHERE s.id = late.id AND s.last_attempt < late.attempt;
+            IF NOT FOUND THEN
+                RETURN false;
+            END IF;
+        END IF;
+        INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
+        VALUES (late.id, clock_timestamp(), 'dispatch_timeout', late.attempt, organization, 'claim_lost');
+        INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
+        VALUES (sms_outbox.day_of(late.id), date_trunc('minute', now()), 'dispatch_timeout', 1, organization);
+    END IF;
     INSERT INTO sms_outbox.attempt (id, started_at, finished_at, app_id, attempt, http_status, status, organization_id, worker, provider_message_id, error_code, error_message, response)
-    VALUES (late.id, clock_timestamp(), clock_timestamp(), 0, late.attempt, late.http_status, 'accepted', organization, conclude_late.worker,
-            late.provider_message_id, 'claim_lost', 'accepted by an attempt whose claim was lost in a failover', late.response);
-    PERFORM sms_outbox.settle_accepted(late.id, late.attempt);
+    VALUES (late.id, clock_timestamp(), clock_timestamp(), 0, late.attempt, late.http_status, late.status, organization, conclude_late.worker,
+            late.provider_message_id, 'claim_lost', CASE late.status WHEN 'accepted' THEN 'accepted by an attempt whose claim was lost in a failover'
+            ELSE 'the claim was lost in a failover, and how the attempt ended is unclear; it may have been sent' END, late.response);
+    IF late.status = 'accepted' THEN
+        PERFORM sms_outbox.settle_accepted(late.id, late.attempt);
+    END IF;
     RETURN true;
 END
 $$;

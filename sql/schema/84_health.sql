@@ -121,6 +121,12 @@ BEGIN
     detail := CASE WHEN oldest > interval '10 minutes' THEN 'a transaction is open for ' || date_trunc('second', oldest)
               || ' (see pg_stat_activity and pg_prepared_xacts): dead rows cannot be cleaned and grow until it ends' ELSE 'no long transaction' END;
     RETURN NEXT;
+
+    "check" := 'notifications';
+    status := CASE WHEN pg_notification_queue_usage() > 0.5 THEN 'critical' WHEN pg_notification_queue_usage() > 0.1 THEN 'warn' ELSE 'ok' END;
+    detail := CASE status WHEN 'ok' THEN 'they are read' ELSE 'the server''s queue of notifications is ' || round((100 * pg_notification_queue_usage())::numeric)
+              || '% full: a session that called LISTEN is in a long transaction or does not read; when it is full every NOTIFY fails. End that session' END;
+    RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.health_checks() IS 'The checks of the view health.';

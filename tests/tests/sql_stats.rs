@@ -185,6 +185,7 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
         "apps",
         "credentials",
         "horizon",
+        "notifications",
     ];
     assert_eq!(names, expected.map(|name| json!({ "check": name })));
     // Each: what is fine, what breaks it, what is said then.

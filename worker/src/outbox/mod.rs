@@ -84,8 +84,9 @@ pub struct Snapshot {
 /// The answer of a look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
-    /// The server that answered: another one after a promotion or a restore, whose transaction ids go their own way.
-    pub server: i32,
+    /// Which log this is. Another one after a promotion or a restore, whose transaction ids go their own way; and after a crash,
+    /// which gives those anew that were not durable.
+    pub log: i64,
     /// The snapshot of that very statement.
     pub snapshot: Snapshot,
     /// Rows by range, and in the order of the log within each.

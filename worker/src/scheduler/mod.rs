@@ -78,8 +78,8 @@ pub struct Scheduler {
     asked: BTreeMap<MessageId, Option<AppId>>,
     /// The last look read lanes on: the next one follows the log.
     follow_next: bool,
-    /// Whose log was read last.
-    server: Option<i32>,
+    /// Which log was read last.
+    log: Option<i64>,
 }
 
 impl Scheduler {
@@ -95,7 +95,7 @@ impl Scheduler {
             rooms: BTreeMap::new(),
             asked: BTreeMap::new(),
             follow_next: true,
-            server: None,
+            log: None,
         }
     }
 
@@ -115,7 +115,7 @@ impl Scheduler {
 
     /// Takes in the answer of a look. True if another one would find more at once.
     pub fn observe(&mut self, now: Duration, look: &Look, looked: &Looked) -> bool {
-        if self.server.replace(looked.server).is_some_and(|server| server != looked.server) {
+        if self.log.replace(looked.log).is_some_and(|log| log != looked.log) {
             self.forget_log();
             return true;
         }
@@ -149,8 +149,8 @@ impl Scheduler {
         }
     }
 
-    /// The places in the log of one server mean nothing in another's, which may have given the same transaction ids to
-    /// other messages: it is read from its beginning.
+    /// The places in one log mean nothing in another, where the same transaction ids may have queued other messages: it is
+    /// read from its beginning.
     fn forget_log(&mut self) {
         self.marks = Marks::default();
         self.window = Window::new(self.limits.entries, self.limits.lane);

@@ -47,7 +47,7 @@ impl State {
             })
             .collect();
         log.sort_by_key(|(mark, _)| *mark);
-        let mut looked = Looked { server: 0, snapshot: self.snapshot(), entries: Vec::new() };
+        let mut looked = Looked { log: 0, snapshot: self.snapshot(), entries: Vec::new() };
         for (range_number, range) in look.ranges.iter().enumerate() {
             let rows = log
                 .iter()

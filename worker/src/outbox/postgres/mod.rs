@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 4;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LOOK: &str = "SELECT l.snapshot::text, l.range, l.id::uuid, l.organization_id, l.priority, l.xid::text, \
-     l.preferred_provider_slug, l.refused_by, l.avoid, CASE WHEN l.snapshot IS NOT NULL THEN sms_outbox.server_id() END \
+     l.preferred_provider_slug, l.refused_by, l.avoid, l.log \
      FROM sms_outbox.look($1, $2::text[]::xid8[], $3::uuid[]::sms_outbox.message_id[], $4::text[]::xid8[], $5, $6) AS l";
 const APPS: &str = "SELECT a.app_id, a.organization_id, a.provider_slug, a.\"position\", a.weight, a.max_in_flight, \
      a.rate, a.state, a.blocked_seconds FROM sms_outbox.apps($1) AS a";

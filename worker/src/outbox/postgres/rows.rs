@@ -38,14 +38,14 @@ fn snapshot(text: &str) -> Snapshot {
     }
 }
 
-/// The answer of `look`: a header row with the snapshot, then the entries.
+/// The answer of `look`: a header row with the snapshot and the log, then the entries.
 pub(super) fn looked(rows: &[Row]) -> Result<Looked, Error> {
     let mut texts = Texts::default();
     let mut looked = Looked::default();
     for row in rows {
         if let Some(text) = row.try_get::<_, Option<&str>>(0)? {
             looked.snapshot = snapshot(text);
-            looked.server = row.try_get(9)?;
+            looked.log = row.try_get(9)?;
             continue;
         }
         let range: i32 = row.try_get(1)?;

@@ -15,7 +15,7 @@ impl LongLog {
 
     fn look(&self, look: &Look) -> Looked {
         let snapshot = Snapshot { xmax: self.rows.len() as Xid + 1, in_progress: Vec::new() };
-        let mut looked = Looked { server: 0, snapshot, entries: Vec::new() };
+        let mut looked = Looked { log: 0, snapshot, entries: Vec::new() };
         for (number, range) in look.ranges.iter().enumerate().filter(|(_, range)| range.priority == 1) {
             let from = match (range.after.xid as usize).checked_sub(1) {
                 Some(row) if mark_of(row) <= range.after => row + 1,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::message::DispatchStatus;
+use crate::outbox::Snapshot;
 use crate::outbox::memory::{Ending, NewMessage};
 
 #[test]
@@ -214,4 +215,21 @@ fn a_message_queued_anew_during_its_claim_is_kept() {
     worker.look(&other);
     worker.scheduler.claimed(queue.now(), &claims, &[Claimed::Gone]);
     assert_eq!(worker.scheduler.plan(queue.now(), 1), [Claim { id, app: Some(app) }]);
+}
+
+#[test]
+fn another_log_is_read_from_its_beginning() {
+    let mut scheduler = Scheduler::new("w", Limits::default());
+    let mut look = |log, xmax| {
+        let look = scheduler.next_look(Duration::ZERO);
+        let snapshot = Snapshot { xmax, in_progress: vec![xmax - 1] };
+        let again = scheduler.observe(Duration::ZERO, &look, &Looked { log, snapshot, entries: Vec::new() });
+        (again, scheduler.next_look(Duration::ZERO).ranges)
+    };
+    let (_, ranges) = look(1, 100);
+    assert_eq!((ranges[0].after.xid, ranges.len()), (100, 2 * PRIORITIES));
+    // A crash took back what was not durable, and others have got those numbers since.
+    let (again, ranges) = look(2, 120);
+    assert!(again);
+    assert_eq!((ranges[0].after, ranges.len()), (Mark::default(), PRIORITIES));
 }
