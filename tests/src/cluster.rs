@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use uuid::Uuid;
 
 use crate::process::{Process, Signal, output, tail};
+use crate::small_disk::SmallDisk;
 use crate::wait::poll;
 use crate::{database, paths, patience, run};
 
@@ -57,6 +58,7 @@ pub struct Options {
     preload: bool,
     durable: bool,
     other_system: bool,
+    small_wal: Option<u32>,
     settings: Vec<(String, String)>,
     scripts: Vec<(String, String)>,
 }
@@ -77,6 +79,12 @@ impl Options {
     /// Another system identifier than the clusters without this: for tests of restoring elsewhere.
     pub fn other_system(mut self) -> Self {
         self.other_system = true;
+        self
+    }
+
+    /// Puts the WAL on a file system of so many megabytes, where this machine allows that: see [`Cluster::wal_disk`].
+    pub fn small_wal(mut self, megabytes: u32) -> Self {
+        self.small_wal = Some(megabytes);
         self
     }
 
@@ -101,6 +109,9 @@ impl Options {
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"]).arg(paths::template(self.major, self.other_system)?).arg(cluster.data());
         output(copy).await.context("cannot copy the template")?;
+        if let Some(megabytes) = self.small_wal {
+            cluster.disk = cluster.small_disk(megabytes).await?;
+        }
         cluster.configure(&self)?;
         cluster.start().await?;
         Ok(Arc::new(cluster))
@@ -119,6 +130,8 @@ pub struct Cluster {
     port: u16,
     password: String,
     postmaster: Mutex<Option<Process>>,
+    /// What its WAL lies on. After the postmaster: it goes last.
+    disk: Option<SmallDisk>,
 }
 
 impl Cluster {
@@ -129,7 +142,15 @@ impl Cluster {
 
     /// Starts one that is different.
     pub fn options(major: Major) -> Options {
-        Options { major, preload: true, durable: false, other_system: false, settings: Vec::new(), scripts: Vec::new() }
+        Options {
+            major,
+            preload: true,
+            durable: false,
+            other_system: false,
+            small_wal: None,
+            settings: Vec::new(),
+            scripts: Vec::new(),
+        }
     }
 
     /// Starts a streaming standby of this one, from a base backup.
@@ -153,7 +174,16 @@ impl Cluster {
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         chown(&folder, Some(owner.0), Some(owner.1))?;
         let server = paths::server(major)?;
-        Ok(Self { major, server, folder, owner, port: free_port()?, password, postmaster: Mutex::new(None) })
+        Ok(Self {
+            major,
+            server,
+            folder,
+            owner,
+            port: free_port()?,
+            password,
+            postmaster: Mutex::new(None),
+            disk: None,
+        })
     }
 
     /// A server tree of this cluster alone, of hard links, with more scripts of the extension. PostgreSQL finds its files
@@ -172,6 +202,17 @@ impl Cluster {
             fs::write(share.join(name), content)?;
         }
         Ok(tree)
+    }
+
+    async fn small_disk(&self, megabytes: u32) -> Result<Option<SmallDisk>> {
+        let folder = self.folder.join("wal");
+        fs::create_dir(&folder)?;
+        chown(&folder, Some(self.owner.0), Some(self.owner.1))?;
+        let disk = SmallDisk::mount(&folder, megabytes, self.owner, &self.log_file()).await?;
+        if let Some(disk) = &disk {
+            disk.take(&self.data().join("pg_wal")).await?;
+        }
+        Ok(disk)
     }
 
     fn configure(&self, options: &Options) -> Result<()> {
@@ -213,6 +254,9 @@ impl Cluster {
         ensure!(self.postmaster().is_none(), "the server runs already");
         let mut command = self.tool("postgres")?;
         command.arg("-D").arg(self.data());
+        if let Some(disk) = &self.disk {
+            command = disk.enter(&command, self.owner);
+        }
         let postmaster = Process::spawn("postgres", command, &self.log_file(), Signal::QUIT)?;
         *self.postmaster() = Some(postmaster);
         let what = format!("PostgreSQL {} takes connections", self.major);
@@ -221,6 +265,12 @@ impl Cluster {
             return Ok(());
         }
         let client = database::connect(&self.socket_url("postgres", "postgres")).await?;
+        // It can be read while it recovers from an archive.
+        let recovered = async || {
+            let row = client.query_one("SELECT NOT pg_is_in_recovery()", &[]).await?;
+            Ok(row.try_get::<_, bool>(0)?.then_some(()))
+        };
+        poll("it has recovered", recovered, async || self.log_tail()).await?;
         client.batch_execute(&format!("ALTER ROLE postgres PASSWORD '{}'", self.password)).await?;
         Ok(())
     }
@@ -256,6 +306,17 @@ impl Cluster {
     pub async fn restart(&self, how: Stop) -> Result<()> {
         self.stop(how).await?;
         self.start().await
+    }
+
+    /// Starts the server where it has ended by itself, as what supervises servers does.
+    pub async fn start_if_ended(&self) -> Result<()> {
+        let ended = self.postmaster().take_if(|postmaster| !postmaster.is_running()).is_some();
+        if ended { self.start().await } else { Ok(()) }
+    }
+
+    /// The small file system that its WAL lies on; nothing where this machine allows none.
+    pub fn wal_disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
     }
 
     /// Rereads the configuration, as `pg_ctl reload`.

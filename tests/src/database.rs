@@ -55,9 +55,11 @@ impl Database {
         Ok(Self { cluster: Arc::clone(cluster), name: name.to_owned(), admin, logs: Mutex::default() })
     }
 
-    /// Connects anew after the server was restarted.
+    /// Connects anew after the server was restarted, or as soon as one that lost a process has restarted by itself.
     pub async fn reconnect(&mut self) -> Result<()> {
-        self.admin = self.connect().await?;
+        let again = async || Ok(if self.admin.is_closed() { self.connect().await.ok() } else { None });
+        let admin = poll("the server takes connections again", again, async || self.cluster.log_tail()).await?;
+        self.admin = admin;
         Ok(())
     }
 

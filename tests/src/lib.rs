@@ -17,6 +17,7 @@ pub mod queue;
 pub mod run;
 pub mod sandbox;
 pub mod scrape;
+pub mod small_disk;
 pub mod token;
 pub mod wait;
 pub mod worker;

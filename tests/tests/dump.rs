@@ -52,7 +52,10 @@ async fn in_every_state(major: Major) -> Result<Queue> {
         .sql(&format!("SELECT sms_outbox.resolve('{told}', 1, 'not_sent', 'operator', detail => E'odd\\t\\\\')"))
         .await?;
     queue.sql(&format!("SELECT sms_outbox.record_receipt('{told}', 1, 'delivered', 'DELIVRD')")).await?;
-    queue.sql("UPDATE sms_outbox.app_health SET blocked_until = now()").await?;
+    // What waits for its next try goes on waiting, however slow this machine is.
+    queue
+        .sql("UPDATE sms_outbox.app_health SET blocked_until = now(); UPDATE sms_outbox.scheduled SET due_at = now() + interval '1 hour'")
+        .await?;
     let leased = queue.enqueue("leased").await?;
     queue.lease(&leased).await?;
     queue

@@ -9,9 +9,7 @@ use serde_json::json;
 use shop::Shop;
 use sms_outbox_tests::{Major, Stop, on_majors};
 
-on_majors! { ends: an_immediate_restart_loses_nothing, killed_connections_lose_nothing, claims_are_durable_whatever_the_role_says,
-    a_reinstalled_extension_is_served,
-}
+on_majors! { ends: an_immediate_restart_loses_nothing, killed_connections_lose_nothing, a_reinstalled_extension_is_served }
 
 async fn under_load(shop: &Shop) -> Result<()> {
     shop.install_account("north", "max_in_flight => 50").await?;
@@ -65,25 +63,6 @@ async fn killed_connections_lose_nothing(major: Major) -> Result<()> {
     let balance = shop.close().await?;
     ensure!(balance.by_status == [("sent".to_owned(), 1500)].into(), "{balance}");
     ensure!(balance.accepted == 1500, "{balance}");
-    Ok(())
-}
-
-async fn claims_are_durable_whatever_the_role_says(major: Major) -> Result<()> {
-    let mut shop = Shop::open_alone(major).await?;
-    shop.shorten_leases().await?;
-    shop.database.sql("ALTER ROLE worker SET synchronous_commit = off").await?;
-    // What is not flushed by its commit stays unflushed for long.
-    shop.database.sql("ALTER SYSTEM SET wal_writer_delay = '10s'").await?;
-    shop.database.cluster().reload()?;
-    under_load(&shop).await?;
-    let _worker = shop.quick_worker().await?;
-    shop.queue_many("shop", 300, "").await?;
-    shop.database.wait_until("some are sent", "SELECT count(*) > 150 FROM sms_outbox.attempt").await?;
-    shop.database.cluster().restart(Stop::Immediate).await?;
-    shop.database.reconnect().await?;
-    shop.wait_until_settled().await?;
-    let balance = shop.check().await?;
-    ensure!(balance.by_status == [("sent".to_owned(), 300)].into() && balance.accepted == 300, "{balance}");
     Ok(())
 }
 

@@ -34,7 +34,7 @@ const MESSAGES: &str = "SELECT json_build_object(
             'evidence', CASE WHEN a.status = 'accepted' AND a.http_status BETWEEN 200 AND 299 THEN 'answer' END,
             'provider_message_id', a.provider_message_id,
             'resends', coalesce(p.resend_unclear, false),
-            'claim_lost', a.status = 'accepted' AND coalesce(a.error_code = 'claim_lost', false)) ORDER BY a.attempt)
+            'claim_lost', coalesce(a.error_code = 'claim_lost', false)) ORDER BY a.attempt)
           FROM sms_outbox.attempt AS a LEFT JOIN sms_outbox.organization_app AS p ON p.app_id = a.app_id
          WHERE a.id = o.id), '[]'))::text
   FROM sms_outbox.outbox AS o

@@ -66,7 +66,8 @@ impl Shop {
         Self::open_on(&Cluster::start_new(major).await?, "shop").await
     }
 
-    async fn open_on(cluster: &Arc<Cluster>, name: &str) -> Result<Self> {
+    /// Opens one on a server that the test has made.
+    pub(crate) async fn open_on(cluster: &Arc<Cluster>, name: &str) -> Result<Self> {
         let (database, sandbox) = tokio::try_join!(Database::create(cluster, name), Sandbox::start())?;
         Ok(Self { database, sandbox, commits: Vec::new(), number: 0 })
     }
