@@ -34,7 +34,8 @@ pub use worker::Worker;
 /// Makes one test for each major out of `async fn name(major: Major) -> anyhow::Result<()>`.
 ///
 /// `on_majors! { every: sends_what_was_committed, … }` for the core flow: 15, 16, 17 and 18.
-/// `on_majors! { ends: … }` for everything else: 15 and 18. Tests are named `name::pg18`.
+/// `on_majors! { ends: … }` for everything else: 15 and 18. `on_majors! { faults: … }` for what takes long: 18, and 15 with
+/// `make faults`. Tests are named `name::pg18`.
 #[macro_export]
 macro_rules! on_majors {
     (every: $($name:ident),+ $(,)?) => {
@@ -42,6 +43,22 @@ macro_rules! on_majors {
     };
     (ends: $($name:ident),+ $(,)?) => {
         $($crate::on_majors!(@test $name pg15 V15, pg18 V18);)+
+    };
+    (faults: $($name:ident),+ $(,)?) => {
+        $(
+            mod $name {
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn pg18() -> anyhow::Result<()> {
+                    super::$name($crate::Major::V18).await
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "the oldest server too: make faults"]
+                async fn pg15() -> anyhow::Result<()> {
+                    super::$name($crate::Major::V15).await
+                }
+            }
+        )+
     };
     (@test $name:ident $($test:ident $major:ident),+) => {
         mod $name {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use sms_outbox_tests::process::{output, output_of_input};
 use sms_outbox_tests::queue::{claim, enqueue, finish, refused};
-use sms_outbox_tests::{Cluster, Database, Major, Queue, on_majors};
+use sms_outbox_tests::{Cluster, Database, Fault, Major, Queue, on_majors};
 
 on_majors! { ends:
     comes_back_from_a_plain_dump, comes_back_from_a_custom_dump_twice, goes_without_cascade, goes_while_in_use,
@@ -47,15 +47,15 @@ async fn in_every_state(major: Major) -> Result<Queue> {
         queue.sql("DELETE FROM sms_outbox.app_health").await?;
         queue.ended(outcome, outcome).await?;
     }
+    // What waits for its next try goes on waiting, however slow this machine is.
+    queue
+        .sql("UPDATE sms_outbox.app_health SET blocked_until = now(); UPDATE sms_outbox.scheduled SET due_at = now() + interval '1 hour'")
+        .await?;
     let told = queue.ended("told", "unclear").await?;
     queue
         .sql(&format!("SELECT sms_outbox.resolve('{told}', 1, 'not_sent', 'operator', detail => E'odd\\t\\\\')"))
         .await?;
     queue.sql(&format!("SELECT sms_outbox.record_receipt('{told}', 1, 'delivered', 'DELIVRD')")).await?;
-    // What waits for its next try goes on waiting, however slow this machine is.
-    queue
-        .sql("UPDATE sms_outbox.app_health SET blocked_until = now(); UPDATE sms_outbox.scheduled SET due_at = now() + interval '1 hour'")
-        .await?;
     let leased = queue.enqueue("leased").await?;
     queue.lease(&leased).await?;
     queue
@@ -132,7 +132,10 @@ async fn comes_back_from_a_custom_dump_twice(major: Major) -> Result<()> {
     restore(&cluster, "second", &dump_file(&cluster, "copy").await?).await?;
     assert_eq!(rows(&second).await?, rows(&queue).await?);
     goes_on(&queue, copy).await?;
-    goes_on(&queue, second).await
+    goes_on(&queue, second).await?;
+    let mut fault = Fault::new("19", "dumped and restored with rows in every state, twice", major);
+    fault.injected(2);
+    fault.asserted(usize::try_from(queue.count("sms_outbox.message").await?)?)
 }
 
 async fn dump_file(cluster: &Arc<Cluster>, database: &str) -> Result<PathBuf> {
@@ -223,7 +226,10 @@ async fn goes_while_in_use(major: Major) -> Result<()> {
     queue.wait_until("the maintainer has left", &format!("SELECT NOT ({maintainer})")).await?;
     assert!(!cluster.log().contains("deadlock detected"), "{}", cluster.log_tail());
     queue.sql("BEGIN; CREATE EXTENSION sms_outbox; ROLLBACK; CREATE EXTENSION sms_outbox").await?;
-    queue.wait_until("it comes back", maintainer).await
+    queue.wait_until("it comes back", maintainer).await?;
+    let mut fault = Fault::new("18", "DROP EXTENSION while busy; CREATE EXTENSION rolled back", major);
+    fault.injected(2);
+    fault.asserted(100)
 }
 
 async fn lives_in_another_schema(major: Major) -> Result<()> {

@@ -14,7 +14,7 @@ use sms_outbox_tests::{Fault, Major, Stop, on_majors};
 use tokio_postgres::Client;
 
 on_majors! { every: what_is_not_committed_is_never_sent, late_commits_are_found }
-on_majors! { ends:
+on_majors! { faults:
     a_prepared_transaction_outlives_the_server, fifty_racers_for_one_key_make_one_message, days_that_ran_out_stop_nobody,
 }
 

@@ -12,7 +12,7 @@ use sms_outbox_tests::process::output_of_input;
 use sms_outbox_tests::{Cluster, Database, Fault, Major, Sandbox, Worker, database, on_majors, paths};
 use tokio_postgres::error::SqlState;
 
-on_majors! { ends:
+on_majors! { faults:
     databases_go_while_others_send, an_extension_that_was_rolled_back_never_was, an_update_under_load_loses_nothing,
     a_dump_of_a_busy_database_sends_nothing,
 }

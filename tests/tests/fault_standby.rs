@@ -11,7 +11,7 @@ use shop::Shop;
 use sms_outbox_tests::queue::refused;
 use sms_outbox_tests::{Database, Fault, Major, Sandbox, Stop, Worker, on_majors};
 
-on_majors! { ends:
+on_majors! { faults:
     maintenance_begins_with_the_promotion, a_promotion_that_lost_claims_sends_nothing_again, a_clone_sends_nothing,
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 use sms_outbox_tests::queue::{enqueue, finish};
-use sms_outbox_tests::{Major, Queue, on_majors};
+use sms_outbox_tests::{Fault, Major, Queue, on_majors};
 
 on_majors! { ends:
     drops_a_day_when_all_is_over, keeps_a_day_for_an_unfinished_message, waits_for_readers_without_making_others_wait,
@@ -97,6 +97,8 @@ async fn keeps_a_day_for_an_unfinished_message(major: Major) -> Result<()> {
     queue.ended("sent", "accepted").await?;
     queue.ended("failed", "refused_recipient").await?;
     age(&queue, 40).await?;
+    let mut fault = Fault::new("17", "retention meets unfinished messages", major);
+    fault.injected(3);
     queue.maintain_all().await?;
     assert_eq!(kept(&queue).await?, ["later", "leased", "waiting"], "what is over goes, what is not stays");
     assert_eq!(old_days(&queue).await?, 1, "and its day with it");
@@ -113,7 +115,7 @@ async fn keeps_a_day_for_an_unfinished_message(major: Major) -> Result<()> {
     age(&queue, 31).await?;
     queue.maintain_all().await?;
     assert_eq!((kept(&queue).await?.len(), old_days(&queue).await?), (0, 0));
-    Ok(())
+    fault.asserted(3)
 }
 
 async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()> {
@@ -130,8 +132,14 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
     // Who waits for a lock for so long waits behind a DROP.
     session.batch_execute("SET lock_timeout = '250ms'").await?;
     let name = queue.name();
+    let mut fault = Fault::new("17", "retention meets readers that last", major);
     for (who, begin, end) in [
         ("a reader of the day", format!("BEGIN; SELECT count(*) FROM {partition}"), "COMMIT".to_owned()),
+        (
+            "a cursor of a dump",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; DECLARE c CURSOR FOR SELECT * FROM sms_outbox.outbox; FETCH 1 FROM c".to_owned(),
+            "COMMIT".to_owned(),
+        ),
         (
             "an open enqueue of today",
             "BEGIN; SELECT sms_outbox_enqueue('0501234567', 'x', organization_id => 'shop'); SELECT pg_sleep(0.1)"
@@ -157,6 +165,7 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
             );
         }
         holder.batch_execute(&end).await?;
+        fault.injected(1);
     }
     queue.maintain_all().await?;
     assert_eq!(
@@ -165,7 +174,7 @@ async fn waits_for_readers_without_making_others_wait(major: Major) -> Result<()
         "in the end it goes"
     );
     assert_eq!(old_days(&queue).await?, 0);
-    Ok(())
+    fault.asserted(usize::try_from(queue.count("sms_outbox.message").await?)?)
 }
 
 async fn keeps_the_ends_apart(major: Major) -> Result<()> {

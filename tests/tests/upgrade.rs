@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use sms_outbox_tests::process::output;
 use sms_outbox_tests::queue::{claim, enqueue, finish, refused};
-use sms_outbox_tests::{Cluster, Database, Major, Queue, on_majors, paths};
+use sms_outbox_tests::{Cluster, Database, Fault, Major, Queue, on_majors, paths};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -128,7 +128,10 @@ async fn updates_under_load(major: Major) -> Result<()> {
     let maintained =
         "SELECT ran_at > now() - interval '2 minutes' FROM sms_outbox.maintenance WHERE task = 'partitions'";
     queue.wait_until("maintenance goes on", maintained).await?;
-    queue.assert_placed().await
+    queue.assert_placed().await?;
+    let mut fault = Fault::new("18", "ALTER EXTENSION UPDATE that adds columns, under calls of SQL", major);
+    fault.injected(1);
+    fault.asserted(ids.len())
 }
 
 async fn keeps_the_old_version_when_an_update_fails(major: Major) -> Result<()> {

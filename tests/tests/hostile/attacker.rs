@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sms_outbox_tests::queue::refused;
-use sms_outbox_tests::{Major, on_majors};
+use sms_outbox_tests::{Fault, Major, on_majors};
 
 use crate::scene::{MARK, METRICS, MOBILE, PROBES, PURE, Scene, VICTIM, answer, tells};
 
@@ -85,6 +85,7 @@ async fn what_is_others_is_answered_like_what_is_not(major: Major) -> Result<()>
         .rows(&format!("SELECT * FROM sms_outbox.outbox WHERE organization_id = '{VICTIM}' ORDER BY id"))
         .await?;
     let mut refusals = BTreeSet::new();
+    let mut fault = Fault::new("23", "an organization asks for another's rows", major);
     for (role, session) in scene.attackers().await? {
         for probe in PROBES.iter().filter(|probe| !(role == "api" && **probe == METRICS)) {
             let mut answers = Vec::new();
@@ -99,6 +100,7 @@ async fn what_is_others_is_answered_like_what_is_not(major: Major) -> Result<()>
                     answer = answer.replace(if of_victim { theirs } else { nobodys }, name);
                 }
                 assert!(!tells(&answer), "{role}: {sql}\n{answer}");
+                fault.injected(1);
                 answers.push(mask_ids(&answer));
             }
             assert_eq!(answers[0], answers[1], "{role} learns from {probe}");
@@ -127,7 +129,8 @@ async fn what_is_others_is_answered_like_what_is_not(major: Major) -> Result<()>
     assert_ne!(answer(&admin, &page(VICTIM)).await, answer(&admin, &page("nobody")).await);
     let replay: Value = scene.queue.rows(&format!("SELECT idempotent_replay AS r FROM sms_outbox_enqueue('{MOBILE}', 'x', idempotency_key => 'key of {MARK}', organization_id => '{VICTIM}')")).await?[0]["r"].clone();
     assert_eq!(replay, json!(true));
-    scene.end().await
+    scene.end().await?;
+    fault.asserted(before.len())
 }
 
 /// Two ids that were made one after the other are never the same.
@@ -147,6 +150,7 @@ async fn nobody_waits_for_another_organization(major: Major) -> Result<()> {
     let victim = scene.queue.connect().await?;
     let new_key = "SELECT sms_outbox_enqueue('0551111119', 'x', idempotency_key => 'held'";
     let attackers = scene.attackers().await?;
+    let mut fault = Fault::new("23", "another organization waits behind a key or a row that is held", major);
     for (held, probes) in [
         (format!("{new_key}, organization_id => '{VICTIM}')"), vec![format!("{new_key})"), "SELECT sms_outbox_enqueue_many('[{\"mobile\": \"0551111119\", \"message\": \"x\", \"idempotency_key\": \"held\"}]')".to_owned()]),
         (format!("SELECT sms_outbox.cancel('{id}')"), vec![format!("SELECT sms_outbox.cancel('{id}')"), format!("SELECT sms_outbox.retry('{id}')"), "SELECT sms_outbox.cancel('{\"priority\": 1}'::jsonb, false)".to_owned()]),
@@ -160,6 +164,7 @@ async fn nobody_waits_for_another_organization(major: Major) -> Result<()> {
                 let answer = answer(session, &format!("BEGIN; SET LOCAL lock_timeout = '5s'; {probe}")).await;
                 session.batch_execute("ROLLBACK").await?;
                 assert!(!answer.contains("55P03"), "{role} waited in {probe}, for {held}");
+                fault.injected(1);
             }
         }
         victim.batch_execute("ROLLBACK").await?;
@@ -171,7 +176,8 @@ async fn nobody_waits_for_another_organization(major: Major) -> Result<()> {
     assert_eq!(error.code().code(), "55P03");
     one.batch_execute("ROLLBACK").await?;
     drop((attackers, victim));
-    scene.end().await
+    scene.end().await?;
+    fault.asserted(1)
 }
 
 async fn strangers_get_nothing(major: Major) -> Result<()> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::json;
 use sms_outbox_tests::queue::{claim, enqueue, refused};
-use sms_outbox_tests::{Api, Cluster, Database, Major, Queue, Sandbox, Worker, on_majors};
+use sms_outbox_tests::{Api, Cluster, Database, Fault, Major, Queue, Sandbox, Worker, on_majors};
 
 on_majors! { ends:
     uses_nothing_made_before, takes_over_nothing_made_before, accepts_no_powerful_owner, gives_nothing_by_default_privileges,
@@ -192,7 +192,9 @@ async fn uses_nothing_made_before(major: Major) -> Result<()> {
     }
     drop((worker, api));
     assert_eq!(cluster.log().matches(USED).count(), waiting, "{}", cluster.log_tail());
-    Ok(())
+    let mut fault = Fault::new("24", "objects made beforehand lie in wait", major);
+    fault.injected(u64::try_from(waiting)?);
+    fault.asserted(usize::try_from(queue.count("sms_outbox.message").await?)?)
 }
 
 /// A name of ours that is taken is an error, never a thing to build upon.
