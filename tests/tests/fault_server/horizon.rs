@@ -44,9 +44,6 @@ pub(crate) async fn a_pinned_horizon_makes_no_claim_dearer(major: Major) -> Resu
     ensure!(dead >= DEAD, "the horizon is not pinned: {dead} dead rows");
     fault.injected(u64::try_from(dead)?);
     let pinned = churn(&queue, &session, ROUNDS, BATCH).await?;
-    eprintln!(
-        "buffers of a claim of {BATCH} and of a look, p99: {unpinned:?} unpinned, {pinned:?} pinned, {dead} dead rows"
-    );
     ensure!(pinned.claim <= 2 * unpinned.claim, "{pinned:?} pinned, {unpinned:?} unpinned");
     ensure!(pinned.look <= 2 * unpinned.look, "{pinned:?} pinned, {unpinned:?} unpinned");
     pin.batch_execute("COMMIT").await?;
