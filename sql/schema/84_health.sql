@@ -95,6 +95,17 @@ BEGIN
               || '; how to decide: docs/guides/unclear.md' ELSE 'none' END;
     RETURN NEXT;
 
+    -- What was accepted twice was unclear once, and there is evidence of it. The newest ends of the evidence, not all of it.
+    SELECT count(*), array_to_string((array_agg(d.id::text ORDER BY d.id DESC))[1:3], ', ') INTO amount, names
+      FROM (SELECT DISTINCT v.id FROM (SELECT e.* FROM sms_outbox.evidence AS e ORDER BY e.id DESC LIMIT 10000) AS v
+             WHERE v.verdict = 'accepted' AND v.at > now() - interval '1 day'
+               AND (SELECT count(*) FROM sms_outbox.attempt AS a WHERE a.id = v.id AND a.status = 'accepted') > 1) AS d;
+    "check" := 'sent_twice';
+    status := CASE WHEN amount > 0 THEN 'warn' ELSE 'ok' END;
+    detail := CASE WHEN amount > 0 THEN amount || ' messages of which a provider turned out in the last day to have accepted two attempts: ' || names
+              || '; their recipients may have got them twice' ELSE 'none in the last day' END;
+    RETURN NEXT;
+
     SELECT string_agg(s.app_id || ' (' || s.provider_slug || ': ' || s.reason || ')', ', ' ORDER BY s.app_id) INTO names
       FROM sms_outbox.app_state AS s WHERE s.reason IN ('account_refused', 'breaker_open');
     "check" := 'apps';

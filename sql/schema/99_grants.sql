@@ -126,6 +126,7 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.cancel(sms_outbox.message_id), sms_outbox.cancel(jsonb, boolean, integer),
     sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer), sms_outbox.survey(jsonb),
     sms_outbox.resolve(sms_outbox.message_id, integer, sms_outbox.attempt_status, text, text, text, text),
+    sms_outbox.resolve(sms_outbox.message_id, sms_outbox.attempt_status, text), sms_outbox.resolve(jsonb, sms_outbox.attempt_status, text, boolean, integer),
     sms_outbox.record_receipt(sms_outbox.message_id, integer, sms_outbox.delivery_status, text, timestamptz),
     sms_outbox.suppress(text, text, text), sms_outbox.unsuppress(text, text),
     sms_outbox.bind_role(name, text), sms_outbox.unbind_role(name),

@@ -6,7 +6,7 @@ use sms_outbox_tests::{Major, Queue, on_majors};
 
 on_majors! { ends:
     says_of_each_end_how_sure_it_is, warns_of_a_retry_that_risks_a_second_sms, counts_what_a_retry_would_move,
-    counts_by_the_attempt_that_most_likely_sent,
+    counts_by_the_attempt_that_most_likely_sent, an_operator_speaks_of_messages,
 }
 
 /// How attempts end, their error code, and what is known then.
@@ -34,6 +34,8 @@ async fn attempt(queue: &Queue, id: &str, app: i64, status: &str, code: &str) ->
                                       '{{NULL}}', '{{NULL}}', '{{NULL}}', '{{NULL}}')"
         ))
         .await?;
+    // No breaker may open: it is not what is tested.
+    queue.sql("UPDATE sms_outbox.app_health SET failures = 0, blocked_until = NULL, blocked_reason = NULL").await?;
     Ok(attempt)
 }
 
@@ -41,7 +43,6 @@ async fn attempt(queue: &Queue, id: &str, app: i64, status: &str, code: &str) ->
 async fn ended(queue: &Queue, status: &str, code: &str) -> Result<String> {
     let id = queue.enqueue(&format!("{status} {code}")).await?;
     attempt(queue, &id, queue.app(), status, code).await?;
-    queue.sql("UPDATE sms_outbox.app_health SET failures = 0, blocked_until = NULL, blocked_reason = NULL").await?;
     Ok(id)
 }
 
@@ -175,4 +176,61 @@ async fn counts_by_the_attempt_that_most_likely_sent(major: Major) -> Result<()>
     assert_eq!(groups, [json!({ "app": main, "code": "timeout", "certainty": "possible", "messages": 1 })]);
     assert_eq!(dry_run(&queue, &canceled).await?, (2, 1));
     Ok(())
+}
+
+async fn an_operator_speaks_of_messages(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    let session = queue.connect_as("operator").await?;
+    let resolve = async |id: &str, verdict: &str| -> Result<String> {
+        let call = format!("SELECT sms_outbox.resolve('{id}', '{verdict}', 'asked them')::text");
+        Ok(session.query_one(&call, &[]).await?.try_get(0)?)
+    };
+    // Three attempts: what most likely sent it is what was sent, the others stay as they are.
+    let thrice = async || -> Result<String> {
+        let id = queue.enqueue("thrice").await?;
+        for code in ["timeout", "unreadable_answer", "lease_expired"] {
+            attempt(&queue, &id, queue.app(), "unclear", code).await?;
+            queue.sql(&format!("SELECT sms_outbox.retry('{id}')")).await?;
+        }
+        queue.sql(&format!("SELECT sms_outbox.cancel('{id}')")).await?;
+        Ok(id)
+    };
+    let certainties = async |id: &str| -> Result<Vec<Value>> {
+        let rows = queue
+            .rows(&format!("SELECT certainty FROM sms_outbox.attempts WHERE id = '{id}' ORDER BY attempt"))
+            .await?;
+        Ok(rows.into_iter().map(|mut row| row["certainty"].take()).collect())
+    };
+    let id = thrice().await?;
+    assert_eq!(certainties(&id).await?, [json!("possible"), json!("likely"), json!("unknown")]);
+    assert_eq!(resolve(&id, "accepted").await?, "sent");
+    assert_eq!(certainties(&id).await?, [json!("possible"), json!("sent"), json!("unknown")]);
+    // Not sent is said of all; it was a mistake, and the last one had sent it.
+    let id = thrice().await?;
+    assert_eq!(resolve(&id, "not_sent").await?, "canceled");
+    assert_eq!(certainties(&id).await?, [json!("not_sent"), json!("not_sent"), json!("not_sent")]);
+    assert_eq!(warnings_of_a_retry(&queue, &id).await?, "");
+    assert_eq!(resolve(&id, "accepted").await?, "sent");
+    assert_eq!(certainties(&id).await?, [json!("not_sent"), json!("not_sent"), json!("sent")]);
+    let told = queue.rows(&format!("SELECT evidence -> 0 ->> 'by' AS by, evidence -> 1 ->> 'detail' AS detail FROM sms_outbox.attempts WHERE id = '{id}' AND attempt = 3")).await?;
+    assert!(
+        told[0]["by"].as_str().is_some_and(|by| by.starts_with("operator")) && told[0]["detail"] == "asked them",
+        "{told:?}"
+    );
+    // By filter: what cannot have been sent is not spoken of, also where the filter matches it.
+    let (unclear, never) = (thrice().await?, queue.enqueue("never tried").await?);
+    queue.sql(&format!("SELECT sms_outbox.cancel('{never}')")).await?;
+    let by_filter = |dry_run: bool| {
+        format!(
+            "SELECT * FROM sms_outbox.resolve('{{\"dispatch_status\": \"canceled\"}}'::jsonb, 'accepted', 'assumed', dry_run => {dry_run})"
+        )
+    };
+    assert_eq!(queue.rows(&by_filter(true)).await?, [json!({ "matched": 1, "moved": 0 })]);
+    assert_eq!(queue.status(&unclear).await?, "canceled");
+    assert_eq!(queue.rows(&by_filter(false)).await?, [json!({ "matched": 1, "moved": 1 })]);
+    assert_eq!(
+        (queue.status(&unclear).await?, queue.status(&never).await?),
+        ("sent".to_owned(), "canceled".to_owned())
+    );
+    queue.assert_placed().await
 }

@@ -182,6 +182,7 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
         "retention",
         "held",
         "unclear",
+        "sent_twice",
         "apps",
         "credentials",
         "horizon",

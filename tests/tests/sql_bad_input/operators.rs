@@ -199,6 +199,40 @@ pub(crate) fn operators() -> Vec<Bad> {
             ),
         ]);
     }
+    for (more, column, fault) in [
+        ("'unclear', 'x'", "verdict", "accepted or not_sent is needed"),
+        ("NULL, 'x'", "verdict", "accepted or not_sent is needed"),
+        ("'accepted', NULL", "detail", "how it is known is needed"),
+        ("'accepted', '  '", "detail", "how it is known is needed"),
+        ("'accepted', repeat('x', 501)", "detail", "in 1 to 500 characters"),
+    ] {
+        all.push(bad(format!("SELECT sms_outbox.resolve('{{sent}}', {more})"), "22023", column, fault, ""));
+        let filter = r#"'{"dispatch_status": "dispatch_timeout"}'::jsonb"#;
+        all.push(bad(format!("SELECT * FROM sms_outbox.resolve({filter}, {more})"), "22023", column, fault, ""));
+    }
+    all.extend([
+        bad(
+            "SELECT sms_outbox.resolve('{sent}', 'not_sent', 'x')",
+            "55000",
+            "id",
+            "the message is sent; no attempt of it is unclear",
+            "",
+        ),
+        bad(
+            "SELECT sms_outbox.resolve('r0000000000000000000000000f', 'accepted', 'x')",
+            "P0002",
+            "id",
+            "there is no message",
+            "",
+        ),
+        bad(
+            r#"SELECT * FROM sms_outbox.resolve('{"dispatch_status": "pending"}'::jsonb, 'accepted', 'x')"#,
+            "22023",
+            "filter",
+            "dispatch_status must say",
+            "One of failed",
+        ),
+    ]);
     for function in ["cancel", "retry"] {
         all.push(bad(
             format!("SELECT * FROM sms_outbox.{function}('{{\"organization_id\": \"shop\"}}'::jsonb, max_rows => 0)"),
