@@ -27,6 +27,7 @@ const RUN: &[(&str, bool)] = &[
     ("docs/guides/providers.md", false),
     ("docs/guides/settings.md", true),
     ("docs/guides/sql.md", true),
+    ("docs/guides/unclear.md", true),
     ("docs/guides/write-a-worker.md", false),
 ];
 
@@ -54,6 +55,7 @@ pages! {
     providers "docs/guides/providers.md",
     settings "docs/guides/settings.md",
     sql "docs/guides/sql.md",
+    unclear "docs/guides/unclear.md",
     a_worker_in_another_language "docs/guides/write-a-worker.md",
 }
 
