@@ -268,6 +268,23 @@ impl Evidence {
     }
 }
 
+words! {
+    /// How sure it is that an attempt sent its message, as the function `certainty` says it; the greatest of a message's
+    /// attempts is what is known of the message.
+    Certainty {
+        /// Nothing went out, or the provider refused it.
+        NotSent = "not_sent",
+        /// The worker died or was cut off: not even known whether its request began.
+        Unknown = "unknown",
+        /// The request began, and no answer says what became of it.
+        Possible = "possible",
+        /// The provider answered with success, in words that could not be read.
+        Likely = "likely",
+        /// Accepted, or proven since.
+        Sent = "sent",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,7 +44,8 @@ pub(super) async fn cancel(
 /// Send an ended message again
 ///
 /// From `failed`, `dispatch_timeout`, `canceled` or `expired`, with its full number of attempts. A `dispatch_timeout` may have been sent
-/// already: retrying it risks a second SMS.
+/// already: retrying it risks a second SMS, and so does retrying a message that was one before and was canceled or expired since. A `failed`
+/// message was not sent: retrying it risks nothing. Read the message first; this does as it is told.
 #[utoipa::path(post, path = "/api/v1/sms/outbox/{id}/retry", tag = "Messages", operation_id = "retry",
     params(("id" = String, Path, description = "The id of the message.", example = "r01jd5x3v7k8q2m4n6p8r0s2t4v")),
     responses((status = 200, description = "It is pending again.", body = Moved), RetryProblems))]

@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 use tokio_postgres::Client;
 
 use super::app::list::state;
+use super::message::groups;
 use super::terminal::{Terminal, age, or_dash, time};
 use super::{Global, session};
 use crate::config::duration;
+use crate::message::DispatchStatus;
 use crate::outbox::postgres::operator::apps::{self, App};
+use crate::outbox::postgres::operator::moves::{self, Group};
 use crate::outbox::postgres::operator::stats::{self, Check, Queue, Waiting, Worker};
 
-/// Show the queue: counts, why what waits waits, apps that are not open, workers, health
+/// Show the queue: counts, why what waits waits, what is unclear, apps that are not open, workers, health
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Only this organization
@@ -29,6 +33,7 @@ pub(super) struct StatusArgs {
 struct Status {
     queues: Vec<Queue>,
     waiting: Vec<Waiting>,
+    unclear: Vec<Group>,
     apps: Vec<App>,
     workers: Vec<Worker>,
     health: Vec<Check>,
@@ -44,7 +49,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &StatusArgs)
         if terminal.is_json() {
             terminal.json(&status)?;
         } else {
-            print(terminal, &status)?;
+            print(&client, terminal, status).await?;
         }
         match args.watch {
             Some(pause) => tokio::time::sleep(pause).await,
@@ -54,8 +59,16 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &StatusArgs)
 }
 
 async fn read(client: &Client, organization: Option<&str>) -> anyhow::Result<Status> {
+    let queues = stats::queues(client, organization).await?;
+    let mut unclear = Vec::new();
+    for queue in queues.iter().filter(|queue| queue.dispatch_timeout > 0) {
+        let filter =
+            json!({"dispatch_status": DispatchStatus::DispatchTimeout, "organization_id": queue.organization_id});
+        unclear.extend(moves::survey(client, &filter).await?);
+    }
     Ok(Status {
-        queues: stats::queues(client, organization).await?,
+        queues,
+        unclear,
         waiting: stats::waiting(client, organization).await?,
         apps: apps::list(client, organization).await?,
         workers: stats::workers(client).await?,
@@ -63,12 +76,16 @@ async fn read(client: &Client, organization: Option<&str>) -> anyhow::Result<Sta
     })
 }
 
-fn print(terminal: &Terminal, status: &Status) -> anyhow::Result<()> {
+async fn print(client: &Client, terminal: &Terminal, status: Status) -> anyhow::Result<()> {
     queues(terminal, &status.queues)?;
     if status.apps.is_empty() {
         terminal.line("\nNo app is installed: sms-outbox app install ORGANIZATION PROVIDER …")?;
     }
     waiting(terminal, &status.waiting)?;
+    if !status.unclear.is_empty() {
+        terminal.line("\nNobody knows whether these were sent (how to decide: docs/guides/unclear.md)")?;
+        groups::print(client, terminal, status.unclear).await?;
+    }
     let closed: Vec<_> = status.apps.iter().filter(|app| app.paused || app.state != "open").collect();
     if !closed.is_empty() {
         terminal.line("\nApps that take no messages now")?;
@@ -143,7 +160,7 @@ fn waiting(terminal: &Terminal, waiting: &[Waiting]) -> anyhow::Result<()> {
 }
 
 /// What a word of `waits_for` means, and what to do about it.
-fn explained(waits_for: &str) -> Option<&'static str> {
+pub(super) fn explained(waits_for: &str) -> Option<&'static str> {
     let text = match waits_for {
         "datetime" => "not due yet",
         "backoff" => "tried, and tried again in a while",

@@ -37,8 +37,19 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &ListArgs) -
         );
         return Ok(());
     }
-    let headings =
-        ["app", "organization", "provider", "name", "position", "weight", "in flight", "rate", "state", "config"];
+    let headings = [
+        "app",
+        "organization",
+        "provider",
+        "name",
+        "position",
+        "weight",
+        "in flight",
+        "rate",
+        "unclear",
+        "state",
+        "config",
+    ];
     terminal.table(&headings, found.into_iter().map(row).collect())
 }
 
@@ -53,6 +64,7 @@ fn row(app: App) -> Vec<String> {
         app.weight.to_string(),
         format!("max {}", app.max_in_flight),
         app.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s")),
+        if app.resend_unclear { "sent again" } else { "kept" }.to_owned(),
         state,
         config(&app.config_set, &app.credentials),
     ]

@@ -4,13 +4,16 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
+use super::now::{self, Now};
+use super::timeline::{self, Event};
 use super::{concealed, reason};
-use crate::cli::terminal::{Terminal, age, count, or_dash, time};
+use crate::cli::terminal::{Terminal, count, or_dash, time};
 use crate::cli::{Global, session};
 use crate::message::MessageId;
 use crate::outbox::postgres::operator::messages::{self, Attempt, Message};
+use crate::outbox::postgres::operator::server;
 
-/// Show one message and its whole life: enqueued, each attempt, end
+/// Show one message: its whole life, how sure it is that it was sent, and what can be done
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShowArgs {
     /// The message
@@ -25,6 +28,9 @@ struct Shown {
     #[serde(flatten)]
     message: Message,
     attempts: Vec<Attempt>,
+    timeline: Vec<Event>,
+    #[serde(flatten)]
+    now: Now,
 }
 
 pub(super) async fn run(global: &Global, terminal: &Terminal, args: &ShowArgs) -> anyhow::Result<()> {
@@ -38,16 +44,24 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &ShowArgs) -
         message = concealed(message);
         attempts.iter_mut().for_each(|attempt| attempt.response = None);
     }
+    let timeline = timeline::events(&message, &attempts);
+    let now = now::of(&message, &attempts, server::now(&client).await?);
     if terminal.is_json() {
-        return terminal.json(&Shown { message, attempts });
+        return terminal.json(&Shown { message, attempts, timeline, now });
     }
     for (name, value) in facts(&message) {
         terminal.line(&format!("{name:<14}{value}"))?;
     }
     terminal.line("")?;
-    for line in timeline(&message, &attempts) {
-        terminal.line(&line)?;
+    for event in timeline {
+        terminal.line(&format!("{}  {}", time(event.at), event.event))?;
     }
+    for attempt in &attempts {
+        if let Some(response) = &attempt.response {
+            terminal.line(&format!("\nanswer to attempt {}\n{response}", attempt.attempt))?;
+        }
+    }
+    present(terminal, &now)?;
     if !args.reveal {
         terminal.note("number, text and answers are hidden; --reveal shows them");
     }
@@ -90,42 +104,16 @@ fn facts(m: &Message) -> Vec<(&'static str, String)> {
     facts.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
 }
 
-fn timeline(m: &Message, attempts: &[Attempt]) -> Vec<String> {
-    let mut lines = vec![format!("{}  enqueued", time(m.created_at))];
-    if let Some(due) = m.datetime.filter(|due| *due > m.created_at) {
-        lines.push(format!("{}  due", time(due)));
+fn present(terminal: &Terminal, now: &Now) -> anyhow::Result<()> {
+    terminal.line(&format!("\nNow: {}", now.now))?;
+    if let Some(ask) = &now.ask {
+        terminal.line(ask)?;
     }
-    for a in attempts {
-        let at = a.started_at.map_or_else(|| " ".repeat(20), time);
-        let by = format!(
-            "attempt {} by app {} ({})",
-            a.attempt,
-            or_dash(a.organization_app_id),
-            or_dash(a.provider_slug.as_deref())
-        );
-        let lasted = match (a.started_at, a.finished_at) {
-            (Some(start), Some(end)) => {
-                format!(", {}", age(end.duration_since(start).as_secs_f64()))
-            }
-            _ => String::new(),
-        };
-        let http = a.http_status.map(|status| format!(", HTTP {status}")).unwrap_or_default();
-        let error = match (&a.error_code, &a.error_message) {
-            (Some(code), Some(text)) => format!(", {code}: {text}"),
-            (code, text) => code.as_ref().or(text.as_ref()).map(|text| format!(", {text}")).unwrap_or_default(),
-        };
-        let worker = a.worker.as_ref().map(|worker| format!(", worker {worker}")).unwrap_or_default();
-        let status = a.status.as_deref().unwrap_or("under way");
-        lines.push(format!("{at}  {by}: {status}{http}{error}{lasted}{worker}"));
-        lines.extend(a.response.as_ref().map(|response| format!("{}  {response}", " ".repeat(20))));
+    if now.choices.is_empty() {
+        return Ok(());
     }
-    match (m.finalized_at, m.next_attempt_at) {
-        (Some(end), _) => lines.push(format!("{}  {}", time(end), m.dispatch_status)),
-        (None, Some(next)) => lines.push(format!("{}  next attempt", time(next))),
-        (None, None) => {}
-    }
-    if let Some(until) = m.valid_until.filter(|_| m.finalized_at.is_none()) {
-        lines.push(format!("{}  expires, if it still waits", time(until)));
-    }
-    lines
+    terminal.line("")?;
+    let rows =
+        now.choices.iter().map(|choice| vec![choice.when.clone(), choice.command.clone(), choice.risk.to_owned()]);
+    terminal.table(&["when", "then", "risk"], rows.collect())
 }

@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod messages;
 pub(crate) mod metrics;
+pub(crate) mod moves;
 pub(crate) mod organizations;
 pub(crate) mod server;
 pub(crate) mod stats;

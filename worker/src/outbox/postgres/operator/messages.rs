@@ -1,4 +1,4 @@
-//! Messages: enqueue, list, show, cancel, retry.
+//! Messages: enqueue, list, show.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,8 @@ use serde_json::Value;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{Client, Error};
 
-use super::{row, rows};
+use super::rows;
+use crate::message::Certainty;
 
 /// What to enqueue; what is `None` is left to the database's defaults.
 #[derive(Clone, Debug, Default)]
@@ -135,12 +136,15 @@ pub(crate) async fn get(client: &Client, id: &str) -> Result<Option<Message>, Er
     rows(client, statement, &[(&id, Type::TEXT)]).await.map(|found| found.into_iter().next())
 }
 
-/// One attempt as the view `attempts` shows it.
+/// One attempt as the view `attempts` shows it, with what people call its app while it is installed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     pub(crate) attempt: i64,
     pub(crate) organization_app_id: Option<i64>,
     pub(crate) provider_slug: Option<String>,
+    pub(crate) app: Option<String>,
+    /// Whether workers ask the provider what became of it.
+    pub(crate) looks_up: Option<bool>,
     pub(crate) status: Option<String>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) finished_at: Option<Timestamp>,
@@ -148,59 +152,36 @@ pub(crate) struct Attempt {
     pub(crate) error_code: Option<String>,
     pub(crate) error_message: Option<String>,
     pub(crate) response: Option<Value>,
+    pub(crate) provider_message_id: Option<String>,
     pub(crate) worker: Option<String>,
+    /// `None` while it is live.
+    pub(crate) certainty: Option<Certainty>,
+    pub(crate) delivery_status: Option<String>,
+    pub(crate) delivery_code: Option<String>,
+    pub(crate) delivery_at: Option<Timestamp>,
+    pub(crate) evidence: Option<Vec<Evidence>>,
+}
+
+/// What somebody told of an attempt that had ended as unclear.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Evidence {
+    pub(crate) at: Timestamp,
+    /// `late answer`, `look-up`, `receipt` or `operator`.
+    pub(crate) source: String,
+    /// `unclear`: asked in vain.
+    pub(crate) verdict: String,
+    pub(crate) by: String,
+    pub(crate) detail: Option<String>,
+    /// How the ledger had it before; `None` where this corrected nothing.
+    pub(crate) was_finished_at: Option<Timestamp>,
+    pub(crate) was_error_code: Option<String>,
 }
 
 /// The attempts of a message, in order.
 pub(crate) async fn attempts(client: &Client, id: &str) -> Result<Vec<Attempt>, Error> {
-    let statement = "SELECT pg_catalog.to_json(a) FROM sms_outbox.attempts a
-                      WHERE a.id = $1::sms_outbox.message_id ORDER BY a.attempt";
+    let statement = "SELECT pg_catalog.to_json(r) FROM (
+        SELECT a.*, (SELECT i.name FROM sms_outbox.apps_installed i WHERE i.app_id = a.organization_app_id) AS app,
+               (SELECT p.looks_up FROM sms_outbox.provider p WHERE p.slug = a.provider_slug) AS looks_up
+          FROM sms_outbox.attempts a WHERE a.id = $1::sms_outbox.message_id ORDER BY a.attempt) AS r";
     rows(client, statement, &[(&id, Type::TEXT)]).await
-}
-
-/// The two ways an operator moves a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Move {
-    /// Takes a waiting message back.
-    Cancel,
-    /// Puts an ended message into the queue again.
-    Retry,
-}
-
-/// Moves one message; returns its status afterwards.
-pub(crate) async fn move_one(client: &Client, what: Move, id: &str) -> Result<String, Error> {
-    let statement = match what {
-        Move::Cancel => "SELECT pg_catalog.to_json(sms_outbox.cancel(id => $1))",
-        Move::Retry => "SELECT pg_catalog.to_json(sms_outbox.retry(id => $1))",
-    };
-    row(client, statement, &[(&id, Type::TEXT)]).await
-}
-
-/// How many messages a filter matches, and how many were moved.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Moved {
-    pub(crate) matched: i64,
-    pub(crate) moved: i64,
-    /// What a retry passes over: messages to numbers on a suppression list.
-    #[serde(default)]
-    pub(crate) suppressed: i64,
-}
-
-/// Moves at most `most` messages that match a filter, or only counts them.
-pub(crate) async fn move_matching(
-    client: &Client,
-    what: Move,
-    filter: &Value,
-    dry_run: bool,
-    most: i32,
-) -> Result<Moved, Error> {
-    let statement = match what {
-        Move::Cancel => {
-            "SELECT pg_catalog.to_json(m) FROM sms_outbox.cancel(filter => $1, dry_run => $2, max_rows => $3) AS m"
-        }
-        Move::Retry => {
-            "SELECT pg_catalog.to_json(m) FROM sms_outbox.retry(filter => $1, dry_run => $2, max_rows => $3) AS m"
-        }
-    };
-    row(client, statement, &[(&Json(filter), Type::JSONB), (&dry_run, Type::BOOL), (&most, Type::INT4)]).await
 }
