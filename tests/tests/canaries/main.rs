@@ -223,5 +223,6 @@ async fn nothing_planted_turns_up(major: Major) -> Result<()> {
     assert_eq!(planted.found_in(&format!("{:?}", Value::from(BODY))).len(), 1);
     let mut fault = Fault::new("25", "numbers, texts, keys and secrets are planted", major);
     fault.injected(u64::try_from(seen.len())?);
-    fault.asserted(sandbox.journal()?.len())
+    let messages: i64 = database.value("SELECT count(*) FROM sms_outbox.message", &[]).await?;
+    fault.asserted(usize::try_from(messages)?)
 }
