@@ -10,7 +10,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: prepare ## Watch messages go from COMMIT to a provider and back; KEEP=1 leaves it running
-	@scripts/build.sh 18
+	@scripts/build.sh --plain 18
 	@cargo build --locked -p sms-outbox-tests --bin demo
 	@scripts/run.sh cargo run --quiet --locked -p sms-outbox-tests --bin demo
 

@@ -13,23 +13,12 @@ use sms_outbox_tests::{Fault, Major, on_majors};
 on_majors! { ends:
     a_killed_worker_leaves_only_what_was_in_flight_unclear, a_late_answer_lands_on_its_own_attempt,
     a_stopping_worker_drains, a_second_signal_stops_at_once, workers_killed_at_random_send_nothing_twice,
-    a_worker_waits_for_the_first_app, a_claim_whose_answer_was_lost_is_given_back,
-}
-
-/// Ids that are leased now.
-async fn leased(shop: &Shop) -> Result<Vec<String>> {
-    let rows = shop.database.admin().query("SELECT id::text FROM sms_outbox.lease ORDER BY id", &[]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    a_worker_waits_for_the_first_app,
 }
 
 async fn with_status(shop: &Shop, status: &str) -> Result<Vec<String>> {
     let query = "SELECT id::text FROM sms_outbox.outbox WHERE dispatch_status = $1::text::sms_outbox.dispatch_status ORDER BY id";
     Ok(shop.database.admin().query(query, &[&status]).await?.iter().map(|row| row.get(0)).collect())
-}
-
-async fn wait_for_requests(shop: &Shop, number: u64) -> Result<()> {
-    let seen = async || Ok((shop.sandbox.counts().await?.requests >= number).then_some(()));
-    shop.database.wait_for(format!("the provider has seen {number} requests"), seen).await
 }
 
 async fn a_killed_worker_leaves_only_what_was_in_flight_unclear(major: Major) -> Result<()> {
@@ -39,12 +28,12 @@ async fn a_killed_worker_leaves_only_what_was_in_flight_unclear(major: Major) ->
     shop.rule(json!({"behaviour": "stall_after_headers"})).await?;
     let all = shop.queue_many("shop", 60, "").await?;
     let mut killed = shop.quick_worker().await?;
-    wait_for_requests(&shop, 10).await?;
+    shop.wait_until_requests(10).await?;
     let mut fault = Fault::new("6", "killed after bytes went out", major);
     killed.kill().await?;
     fault.injected(1);
     let since = Instant::now();
-    let in_flight = leased(&shop).await?;
+    let in_flight = shop.leased().await?;
     ensure!(in_flight.len() == 10, "{} in flight", in_flight.len());
     fault.unclear(&in_flight)?;
     shop.sandbox.clear_rules().await?;
@@ -74,7 +63,7 @@ async fn a_late_answer_lands_on_its_own_attempt(major: Major) -> Result<()> {
     shop.rule(json!({"behaviour": "delay", "delay_ms": 2000, "times": 1})).await?;
     let sms = shop.queue("").await?;
     let mut worker = shop.quick_worker().await?;
-    wait_for_requests(&shop, 1).await?;
+    shop.wait_until_requests(1).await?;
     let mut fault = Fault::new("7", "stopped past its lease, then continued", major);
     worker.pause()?;
     fault.injected(1);
@@ -97,10 +86,13 @@ async fn a_stopping_worker_drains(major: Major) -> Result<()> {
     shop.rule(json!({"behaviour": "delay", "delay_ms": 300})).await?;
     let mut worker = shop.worker()?.start().await?;
     let all = shop.queue_many("shop", 1000, "").await?;
-    wait_for_requests(&shop, 100).await?;
+    shop.wait_until_requests(100).await?;
+    let mut fault = Fault::new("8", "SIGTERM under load", major);
+    fault.injected(1);
+    let since = Instant::now();
     let status = worker.drain().await?;
     ensure!(status.success(), "{status}: {}", worker.log());
-    ensure!(leased(&shop).await?.is_empty(), "it left leases behind");
+    ensure!(shop.leased().await?.is_empty(), "it left leases behind");
     ensure!(with_status(&shop, "dispatch_timeout").await?.is_empty());
     let sent = with_status(&shop, "sent").await?.len();
     ensure!(sent == shop.sandbox.journal()?.len() && sent < all.len(), "{sent} sent");
@@ -108,9 +100,12 @@ async fn a_stopping_worker_drains(major: Major) -> Result<()> {
     ensure!(gone, "it said no goodbye");
     shop.sandbox.clear_rules().await?;
     let _next = shop.worker()?.start().await?;
+    let goes_on = format!("SELECT count(*) > {sent} FROM sms_outbox.attempt");
+    shop.database.wait_until("the next worker sends", &goes_on).await?;
+    fault.recovered_in(since.elapsed());
     shop.wait_until_settled().await?;
     shop.expect_a_request_for_each_attempt().await?;
-    ensure!(shop.close().await?.by_status["sent"] == 1000);
+    ensure!(shop.close_fault(fault).await?.by_status["sent"] == 1000);
     Ok(())
 }
 
@@ -120,7 +115,7 @@ async fn a_second_signal_stops_at_once(major: Major) -> Result<()> {
     shop.rule(json!({"behaviour": "stall_after_headers"})).await?;
     let mut worker = shop.worker()?.set("SMS_OUTBOX_HTTP_TIMEOUT", "100s").start().await?;
     let held = shop.queue_many("shop", 3, "").await?;
-    wait_for_requests(&shop, 3).await?;
+    shop.wait_until_requests(3).await?;
     worker.process().signal(Signal::TERM)?;
     let heard = async || Ok(worker.log().contains("stopping").then_some(()));
     shop.database.wait_for("the first signal is heard", heard).await?;
@@ -129,7 +124,7 @@ async fn a_second_signal_stops_at_once(major: Major) -> Result<()> {
     let status = worker.process().wait(Duration::from_secs(10)).await?;
     ensure!(status.code() == Some(1), "{status}");
     ensure!(worker.log().contains("3 attempts in flight"), "{}", worker.log());
-    ensure!(leased(&shop).await?.len() == 3);
+    ensure!(shop.leased().await?.len() == 3);
     shop.close_leaving(&held).await.map(drop)
 }
 
@@ -139,15 +134,19 @@ async fn workers_killed_at_random_send_nothing_twice(major: Major) -> Result<()>
     shop.install_account("north", "max_in_flight => 100").await?;
     shop.install_account("south", "max_in_flight => 100").await?;
     shop.rule(json!({"behaviour": "delay", "delay_ms": 50})).await?;
+    let mut fault = Fault::new("6", "killed at random under load", major);
     let mut workers = vec![shop.quick_worker().await?, shop.quick_worker().await?];
     for round in 0..6 {
         shop.queue_many("shop", 500, "").await?;
-        wait_for_requests(&shop, 400 * (round + 1)).await?;
+        shop.wait_until_requests(400 * (round + 1)).await?;
         // In turn, so that two and three workers live at a time.
         if round % 2 == 0 {
             workers.push(shop.quick_worker().await?);
         }
-        workers.remove(0).kill().await?;
+        let mut victim = workers.remove(0);
+        victim.kill().await?;
+        fault.injected(1);
+        fault.unclear(shop.left_by(&victim).await?)?;
         if workers.len() < 2 {
             workers.push(shop.quick_worker().await?);
         }
@@ -157,10 +156,9 @@ async fn workers_killed_at_random_send_nothing_twice(major: Major) -> Result<()>
         let status = worker.drain().await?;
         ensure!(status.success(), "{status}: {}", worker.log());
     }
-    let balance = shop.close().await?;
-    let (sent, unclear) = (balance.by_status["sent"], balance.by_status.get("dispatch_timeout").copied().unwrap_or(0));
-    ensure!(sent + unclear == 3000, "{balance}");
-    ensure!(balance.accepted == sent + balance.accepted_unclear, "{balance}");
+    let counts = shop.close_fault(fault).await?;
+    ensure!(counts.by_status["sent"] + counts.unclear_expected == 3000, "{counts}");
+    ensure!(counts.accepted == counts.by_status["sent"] + counts.accepted_unclear, "{counts}");
     Ok(())
 }
 
@@ -171,28 +169,5 @@ async fn a_worker_waits_for_the_first_app(major: Major) -> Result<()> {
     let sms = shop.queue("").await?;
     shop.wait_for_status(&sms, "sent").await?;
     ensure!(worker.drain().await?.success());
-    shop.close().await.map(drop)
-}
-
-/// A lease in the worker's name that it does not know of: what a claim leaves whose answer is lost.
-async fn a_claim_whose_answer_was_lost_is_given_back(major: Major) -> Result<()> {
-    let mut shop = Shop::open(major, "lost").await?;
-    let app = shop.install("sandbox", "").await?;
-    shop.database.sql("SELECT sms_outbox.pause_organization('shop', 'test')").await?;
-    let sms = shop.queue("").await?;
-    let _worker = shop.worker()?.start().await?;
-    let name: String = shop.database.value("SELECT name FROM sms_outbox.worker_stats", &[]).await?;
-    let claim = format!(
-        "SELECT sms_outbox.resume_organization('shop');
-         SELECT sms_outbox.claim('{name}', ARRAY['{}']::text[]::sms_outbox.message_id[], ARRAY[{app}::bigint])",
-        sms.id
-    );
-    shop.database.sql(&claim).await?;
-    shop.wait_for_status(&sms, "sent").await?;
-    let ledger = shop.ledger(&sms).await?;
-    if ledger.len() > 1 {
-        ensure!(ledger[0].code.as_deref() == Some("claim_answer_lost"), "{ledger:?}");
-    }
-    ensure!(shop.seen(&sms).await? == (1, 1));
     shop.close().await.map(drop)
 }

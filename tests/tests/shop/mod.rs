@@ -246,6 +246,17 @@ impl Shop {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// Ids of the messages that a dead worker holds, once the server has done the last that it was asked by it.
+    pub(crate) async fn left_by(&self, worker: &Worker) -> Result<Vec<String>> {
+        let gone = format!(
+            "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'sms-outbox worker {}')",
+            worker.name()
+        );
+        self.database.wait_until("the sessions of the dead worker are over", &gone).await?;
+        let query = "SELECT id::text FROM sms_outbox.lease WHERE split_part(worker, '/', 1) = $1::text";
+        Ok(self.database.admin().query(query, &[&worker.name()]).await?.iter().map(|row| row.get(0)).collect())
+    }
+
     /// The ledger of a message, in order.
     pub(crate) async fn ledger(&self, sms: &Sms) -> Result<Vec<Line>> {
         let query = "SELECT status::text, organization_app_id, error_code FROM sms_outbox.attempts
