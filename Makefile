@@ -42,6 +42,10 @@ faults: test-build ## Run every test that injects a fault, within an hour, and p
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
 	@scripts/bench.sh api $(ARGS)
 
+.PHONY: bench-limits
+bench-limits: setup ## Measure what limits cost an enqueue; ARGS="--callers 1 --rounds 3" for less
+	@scripts/bench.sh limits $(ARGS)
+
 .PHONY: lint
 lint: prepare ## Check formatting, lints and the rules of the architecture
 	@scripts/lint.sh

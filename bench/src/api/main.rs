@@ -2,15 +2,15 @@
 //! `make bench-api` runs it on release builds.
 
 mod client;
-mod measure;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use client::Client;
-use measure::{Caller, Round, median, round};
 use serde_json::json;
+use sms_outbox_bench::measure::{Caller, Round, median, round};
+use sms_outbox_bench::say;
 use sms_outbox_tests::api::Api;
 use sms_outbox_tests::{Cluster, Database, Major};
 use tokio_postgres::Statement;
@@ -201,11 +201,6 @@ fn report(what: &str, callers: u16, direct: &Round, posted: &Round) {
     ));
     let figures = |round: &Round| json!({ "rate": round.rate, "p50_ms": round.percentile(0.5), "p99_ms": round.percentile(0.99) });
     say(&json!({ "part": what, "callers": callers, "post": figures(posted), "sql": figures(direct), "ratio": posted.rate / direct.rate }).to_string());
-}
-
-#[expect(clippy::print_stdout, reason = "the figures are the output of this program")]
-fn say(line: &str) {
-    println!("{line}");
 }
 
 #[tokio::main]

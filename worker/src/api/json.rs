@@ -23,7 +23,7 @@ pub(super) fn checked(body: &[u8]) -> Result<&str, Problem> {
         .map_err(|error| not_json(format!("The body is not UTF-8, from byte {} on.", error.valid_up_to())))?;
     let found = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_str(text);
-    let read = Check { found: &found, place: String::new(), depth: 0 }.deserialize(&mut reader);
+    let read = Check { found: &found, place: &Place::Body, depth: 0 }.deserialize(&mut reader);
     match (found.into_inner(), read.and_then(|()| reader.end())) {
         (Some(problem), _) => Err(problem),
         (None, Ok(())) => Ok(text),
@@ -36,33 +36,50 @@ fn not_json(detail: String) -> Problem {
     Problem::new(Code::NotJson).with_detail(detail)
 }
 
+/// Where in the body a value stands; written out for an error alone, since a batch has thousands of values.
+enum Place<'a> {
+    Body,
+    Field(&'a Place<'a>, &'a str),
+    Element(&'a Place<'a>, usize),
+}
+
+impl Place<'_> {
+    fn text(&self) -> String {
+        match self {
+            Self::Body => String::new(),
+            Self::Field(object, name) => joined(&object.text(), name),
+            Self::Element(array, index) => format!("{}[{index}]", array.text()),
+        }
+    }
+}
+
 /// Walks a value and keeps nothing of it.
 struct Check<'a> {
     found: &'a RefCell<Option<Problem>>,
-    place: String,
+    place: &'a Place<'a>,
     depth: usize,
 }
 
 impl Check<'_> {
-    fn refuse<E: Error>(&self, code: Code, place: &str, fault: &str) -> E {
-        self.found.replace(Some(Problem::of_field(code, place, fault)));
+    fn refuse<E: Error>(&self, code: Code, place: &Place<'_>, fault: &str) -> E {
+        self.found.replace(Some(Problem::of_field(code, &place.text(), fault)));
         E::custom("refused")
     }
 
     fn text<E: Error>(&self, text: &str) -> Result<(), E> {
         if text.contains('\0') {
-            return Err(self.refuse(Code::InvalidField, &self.place, "holds the character NUL (\\u0000)"));
+            return Err(self.refuse(Code::InvalidField, self.place, "holds the character NUL (\\u0000)"));
         }
         Ok(())
     }
 
-    fn below(&self, place: String) -> Check<'_> {
+    fn below<'b>(&'b self, place: &'b Place<'b>) -> Check<'b> {
         Check { found: self.found, place, depth: self.depth + 1 }
     }
 
     fn deep<E: Error>(&self) -> Result<(), E> {
         if self.depth >= DEEPEST {
-            return Err(self.refuse(Code::InvalidField, &self.place, "is nested deeper than 32 levels"));
+            return Err(self.refuse(Code::InvalidField, self.place, "is nested deeper than 32 levels"));
         }
         Ok(())
     }
@@ -110,7 +127,7 @@ impl<'de> Visitor<'de> for Check<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         self.deep()?;
         let mut index = 0usize;
-        while items.next_element_seed(self.below(format!("{}[{index}]", self.place)))?.is_some() {
+        while items.next_element_seed(self.below(&Place::Element(self.place, index)))?.is_some() {
             index += 1;
         }
         Ok(())
@@ -120,14 +137,15 @@ impl<'de> Visitor<'de> for Check<'_> {
         self.deep()?;
         let mut seen = HashSet::new();
         while let Some(name) = fields.next_key::<String>()? {
-            let place = joined(&self.place, &name);
+            let place = Place::Field(self.place, &name);
             if name.contains('\0') {
                 return Err(self.refuse(Code::InvalidField, &place, "has the character NUL (\\u0000) in its name"));
             }
-            if !seen.insert(name) {
+            if seen.contains(&name) {
                 return Err(self.refuse(Code::DuplicateField, &place, "is given twice"));
             }
-            fields.next_value_seed(self.below(place))?;
+            fields.next_value_seed(self.below(&place))?;
+            seen.insert(name);
         }
         Ok(())
     }

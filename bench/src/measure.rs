@@ -7,16 +7,16 @@ use futures_util::future::try_join_all;
 
 /// What one round counted.
 #[derive(Clone, Debug)]
-pub(crate) struct Round {
+pub struct Round {
     /// Calls a second, of all callers together.
-    pub(crate) rate: f64,
+    pub rate: f64,
     /// How long calls took, in microseconds, sorted.
     times: Vec<u32>,
 }
 
 impl Round {
     /// The time, in milliseconds, that this share of the calls stayed within.
-    pub(crate) fn percentile(&self, share: f64) -> f64 {
+    pub fn percentile(&self, share: f64) -> f64 {
         let place = (self.times.len() as f64 * share) as usize;
         self.times
             .get(place.min(self.times.len().saturating_sub(1)))
@@ -25,13 +25,13 @@ impl Round {
 }
 
 /// Something that can be called again and again.
-pub(crate) trait Caller: Send {
+pub trait Caller: Send {
     /// One call.
     fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Lets all callers repeat their call for a while.
-pub(crate) async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration) -> Result<(Vec<C>, Round)> {
+pub async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration) -> Result<(Vec<C>, Round)> {
     let start = Instant::now();
     let running = callers.into_iter().map(|mut caller| {
         tokio::spawn(async move {
@@ -57,7 +57,7 @@ pub(crate) async fn round<C: Caller + 'static>(callers: Vec<C>, lasts: Duration)
 }
 
 /// The middle one by rate; the faster of two middle ones.
-pub(crate) fn median(mut rounds: Vec<Round>) -> Option<Round> {
+pub fn median(mut rounds: Vec<Round>) -> Option<Round> {
     rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
     let middle = rounds.len() / 2;
     (!rounds.is_empty()).then(|| rounds.swap_remove(middle))
