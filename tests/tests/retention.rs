@@ -35,6 +35,9 @@ async fn age(queue: &Queue, days: i32) -> Result<()> {
              UPDATE sms_outbox.lease SET id = pg_temp.older(id), started_at = started_at - interval '{days} days';
              UPDATE sms_outbox.ended SET id = pg_temp.older(id), ended_at = ended_at - interval '{days} days';
              UPDATE sms_outbox.idempotency SET id = pg_temp.older(id);
+             UPDATE sms_outbox.evidence SET id = pg_temp.older(id);
+             UPDATE sms_outbox.receipt SET id = pg_temp.older(id);
+             UPDATE sms_outbox.look_up SET id = pg_temp.older(id);
              UPDATE sms_outbox.tally SET day = day - {days}, minute = minute - interval '{days} days'"
         ))
         .await
@@ -70,17 +73,26 @@ async fn drops_a_day_when_all_is_over(major: Major) -> Result<()> {
         "SELECT id FROM sms_outbox_enqueue('0501234567', 'keyed', idempotency_key => 'k', organization_id => 'shop')";
     let keyed: String = queue.value(with_key, &[]).await?;
     queue.attempt(&keyed, "accepted").await?;
-    queue.ended("sent", "accepted").await?;
-    queue.ended("failed", "refused_recipient").await?;
+    let sent = queue.ended("sent", "accepted").await?;
+    let failed = queue.ended("failed", "unclear").await?;
+    queue.sql(&format!("SELECT sms_outbox.resolve('{failed}', 1, 'not_sent', 'operator')")).await?;
+    let told = queue.ended("told", "unclear").await?;
+    for id in [&sent, &keyed, &told] {
+        queue.sql(&format!("SELECT sms_outbox.record_receipt('{id}', 1, 'delivered')")).await?;
+    }
     age(&queue, 29).await?;
     queue.maintain_all().await?;
-    assert_eq!(kept(&queue).await?, ["failed", "keyed", "sent"], "not before their time");
+    assert_eq!(kept(&queue).await?, ["failed", "keyed", "sent", "told"], "not before their time");
+    assert_eq!((queue.count("sms_outbox.receipt").await?, queue.count("sms_outbox.evidence").await?), (3, 2));
     age(&queue, 3).await?;
     queue.maintain_all().await?;
     assert_eq!(kept(&queue).await?, Vec::<String>::new());
     assert_eq!(old_days(&queue).await?, 0, "whole days are dropped");
     assert_eq!(queue.count("sms_outbox.idempotency").await?, 0, "and their keys forgotten");
     assert_eq!(queue.count("sms_outbox.tally").await?, 0);
+    assert_eq!((queue.count("sms_outbox.receipt").await?, queue.count("sms_outbox.evidence").await?), (0, 0));
+    assert_eq!(queue.count("sms_outbox.look_up").await?, 0);
+    assert_eq!(queue.count("sms_outbox.maintenance WHERE task LIKE 'sweep %'").await?, 0, "and nothing is left to do");
     let again: String = queue.value(with_key, &[]).await?;
     assert_ne!(again, keyed);
     Ok(())

@@ -34,6 +34,8 @@ pub struct WorkerSettings {
     pub connect_timeout: Duration,
     /// How long a graceful stop waits for the attempts in flight.
     pub drain_timeout: Duration,
+    /// How long after an attempt ended as unclear its provider is asked; `None` asks none.
+    pub look_up_after: Option<Duration>,
     /// How often the worker says that it lives.
     pub heartbeat_interval: Duration,
     /// With what sealed and referred credentials are resolved.

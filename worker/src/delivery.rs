@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::message::AttemptStatus;
 use crate::metrics;
-use crate::outbox::{Lease, Outcome};
+use crate::outbox::{self, Lease, Outcome};
 use crate::provider::credential::Credentials;
 use crate::provider::http::Client;
 use crate::provider::redact::Redaction;
@@ -62,7 +62,7 @@ impl Delivery {
     /// the lease cannot end earlier than is counted here.
     pub async fn deliver(&self, lease: &Lease, claimed_at: Instant) -> Outcome {
         let started = Instant::now();
-        let reference = format!("{}-{}", lease.id, lease.attempt);
+        let reference = outbox::reference(lease.id, lease.attempt);
         let sms =
             Sms { mobile: &lease.mobile, body: &lease.body, sender: lease.sender.as_deref(), reference: &reference };
         let outcome = match self.registry.get(&lease.slug) {

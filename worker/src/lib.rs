@@ -1,7 +1,8 @@
 //! The worker side of sms_outbox: claims messages that PostgreSQL holds and hands each to a provider over HTTP.
 //!
 //! The walk of one message: [`notifier`] wakes, [`outbox`] looks, [`scheduler`] picks, [`outbox`] claims,
-//! [`delivery`] asks a [`provider`], [`outbox`] finishes; [`dispatcher`] is the loop around them.
+//! [`delivery`] asks a [`provider`], [`outbox`] finishes; [`dispatcher`] is the loop around them. What ends as unclear the
+//! [`reconciler`] looks up later.
 
 pub mod api;
 pub mod cli;
@@ -15,6 +16,7 @@ pub mod metrics;
 pub mod notifier;
 pub mod outbox;
 pub mod provider;
+pub mod reconciler;
 pub mod sandbox;
 pub mod scheduler;
 pub mod trace;

@@ -42,6 +42,14 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "SMS_OUTBOX_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "45s",
           value_parser = duration(Duration::ZERO, Duration::from_secs(3600)))]
     drain_timeout: Duration,
+    /// How long after an attempt ended as unclear its provider is asked what became of it, where it can be asked; again after
+    /// five and thirty times as long [1s to 1h]
+    #[arg(long, env = "SMS_OUTBOX_LOOK_UP_AFTER", value_name = "DURATION", default_value = "1m",
+          value_parser = duration(Duration::from_secs(1), Duration::from_secs(3600)))]
+    look_up_after: Duration,
+    /// Ask no provider what became of unclear attempts
+    #[arg(long, env = "SMS_OUTBOX_NO_LOOK_UP")]
+    no_look_up: bool,
     /// How often the worker says that it lives [1s to 10s]
     #[arg(long, env = "SMS_OUTBOX_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "5s",
           value_parser = duration(Duration::from_secs(1), Duration::from_secs(10)))]
@@ -93,6 +101,7 @@ fn settings(global: &Global, args: WorkerArgs) -> anyhow::Result<WorkerSettings>
         http_timeout: args.http_timeout,
         connect_timeout: global.connect_timeout,
         drain_timeout: args.drain_timeout,
+        look_up_after: (!args.no_look_up).then_some(args.look_up_after),
         heartbeat_interval: args.heartbeat_interval,
         metrics_listen: args.metrics_listen,
         credentials: Arc::new(Credentials {

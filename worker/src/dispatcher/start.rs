@@ -22,6 +22,7 @@ use crate::outbox::postgres::connect::{self, Target};
 use crate::outbox::{Lease, OutboxError, Outcome};
 use crate::provider::Registry;
 use crate::provider::http::{Client, ClientOptions};
+use crate::reconciler::{self, LookUps};
 use crate::scheduler::{Limits, Scheduler};
 
 /// Time that a lease must have beyond the longest request: to claim, to wait for the outcome's turn, and to record it.
@@ -109,6 +110,11 @@ pub async fn run(
         allowed: settings.allowed.clone(),
         ..ClientOptions::default()
     })?;
+    let reconciler = settings.look_up_after.map(|after| {
+        let credentials = settings.credentials.clone();
+        let look_ups = LookUps::new(client.clone(), Registry::new(), credentials, after, settings.http_timeout);
+        tokio::spawn(reconciler::run(measured.clone(), Arc::new(look_ups), after))
+    });
     let delivery = Delivery::new(client, Registry::new(), DeliveryOptions { timeout: settings.http_timeout })
         .with_credentials(settings.credentials.clone());
     let scheduler = Scheduler::new(&*worker, Limits::default());
@@ -116,7 +122,7 @@ pub async fn run(
     tracing::info!(worker, database = %outbox.target(), concurrency = settings.concurrency, listen = settings.listen, "worker ready");
     let left = dispatcher.run().await;
 
-    for task in [Some(heart), ear, scrapes].into_iter().flatten() {
+    for task in [Some(heart), ear, scrapes, reconciler].into_iter().flatten() {
         task.abort();
     }
     if left > 0 {

@@ -77,6 +77,7 @@ metrics! { WORKER of Worker:
     APP_BLOCKS = Counter, "sms_outbox_worker_app_blocks_total", ["organization_app_id", "provider"], "Times that the worker found an app blocked, by its breaker or by the provider's Retry-After, that was not before.";
     DUE_TO_REQUEST = Histogram(WAITS), "sms_outbox_worker_due_to_request_seconds", ["provider"], "From when a message was due (its commit, or its datetime) to the beginning of its first attempt.";
     PROVIDER_ANSWER = Histogram(ANSWERS), "sms_outbox_worker_provider_request_seconds", ["provider"], "From the beginning of a request to the end of the provider's answer, or of the waiting for it.";
+    LOOK_UPS = Counter, "sms_outbox_worker_look_ups_total", ["provider", "result"], "Times that a provider was asked what became of an unclear attempt: accepted, not_sent, nothing that proves anything, or failed to answer.";
     IN_FLIGHT = Gauge, "sms_outbox_worker_in_flight", [], "Attempts in flight; one that ended counts until it is recorded.";
     CONCURRENCY = Gauge, "sms_outbox_worker_concurrency", [], "Most attempts that may be in flight: the setting concurrency.";
     CALL_SECONDS = Histogram(CALLS), "sms_outbox_worker_database_call_seconds", ["call"], "Calls of the queue functions in the database, failed ones too.";

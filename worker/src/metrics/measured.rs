@@ -1,13 +1,14 @@
 //! An outbox and a delivery that count what goes through them.
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::worker;
 use crate::dispatcher::Deliver;
 use crate::message::MessageId;
 use crate::outbox::{
-    App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError, Outcome,
+    App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError,
+    Outcome, Reconcile, Resolution, Unclear,
 };
 
 /// Counts and times what the inner one does.
@@ -51,6 +52,16 @@ impl<O: Outbox> Outbox for Measured<O> {
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<Vec<String>, OutboxError> {
         timed("heartbeat", self.0.heartbeat(beat)).await
+    }
+}
+
+impl<O: Reconcile> Reconcile for Measured<O> {
+    async fn unclear(&self, after: Duration, most: u32) -> Result<Vec<Unclear>, OutboxError> {
+        timed("unclear", self.0.unclear(after, most)).await
+    }
+
+    async fn resolve(&self, resolution: &Resolution) -> Result<bool, OutboxError> {
+        timed("resolve", self.0.resolve(resolution)).await
     }
 }
 

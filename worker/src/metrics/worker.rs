@@ -8,10 +8,11 @@ use metrics::{Label, SharedString, counter, gauge, histogram};
 
 use super::catalog::{
     APP_BLOCKS, ATTEMPTS, CALL_ERRORS, CALL_SECONDS, CLAIMS, CONCURRENCY, CONNECTIONS, DUE_TO_REQUEST, IN_FLIGHT,
-    LISTEN_LAG, LISTENING, NOTIFICATIONS, PROVIDER_ANSWER, RETRIES, TIMEOUTS, WAKEUPS,
+    LISTEN_LAG, LISTENING, LOOK_UPS, NOTIFICATIONS, PROVIDER_ANSWER, RETRIES, TIMEOUTS, WAKEUPS,
 };
 use crate::message::AppId;
 use crate::outbox::{App, AppState, Claimed, Lease, Outcome};
+use crate::provider::Registry;
 
 /// Apps that a process counts one by one; later ones share the label `other`. They keep their place until it ends.
 pub const COUNTED_APPS: usize = 100;
@@ -47,6 +48,12 @@ impl Cause {
 
 /// Lets what has a known set of labels begin at zero, and notes the setting.
 pub fn begin(concurrency: usize) {
+    for known in Registry::new().iter().filter(|known| known.looks_up()) {
+        for result in LOOK_UP_RESULTS {
+            let labels = vec![provider(known.slug()), Label::from_static_parts("result", result)];
+            counter!(LOOK_UPS.name, labels).absolute(0);
+        }
+    }
     gauge!(CONCURRENCY.name).set(concurrency as f64);
     for cause in Cause::ALL {
         counter!(WAKEUPS.name, "cause" => cause.word()).absolute(0);
@@ -62,10 +69,13 @@ pub fn begin(concurrency: usize) {
     }
 }
 
+/// What a look-up may come to: the words of [`crate::reconciler::Answer`].
+const LOOK_UP_RESULTS: [&str; 4] = ["accepted", "not_sent", "nothing", "failed"];
+
 const RESULTS: [&str; 5] = ["leased", "gone", "locked", "app_unavailable", "failed"];
 
 /// The calls of [`crate::outbox::Outbox`].
-pub(super) const CALLS: [&str; 6] = ["look", "apps", "claim", "finish", "leases", "heartbeat"];
+pub(super) const CALLS: [&str; 8] = ["look", "apps", "claim", "finish", "leases", "unclear", "resolve", "heartbeat"];
 
 fn app_labels(app: AppId, slug: &str) -> Vec<Label> {
     let mut counted = COUNTED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,6 +149,11 @@ pub(super) fn ended(lease: &Lease, outcome: &Outcome) {
 /// A provider answered, or was waited for in vain.
 pub fn requested(slug: &str, took: Duration) {
     histogram!(PROVIDER_ANSWER.name, vec![provider(slug)]).record(took);
+}
+
+/// A provider was asked what became of an unclear attempt.
+pub fn looked_up(slug: &str, result: &'static str) {
+    counter!(LOOK_UPS.name, vec![provider(slug), Label::from_static_parts("result", result)]).increment(1);
 }
 
 /// So many attempts are in flight now.

@@ -18,15 +18,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome, Range, ReceiptResult,
+    Reconcile, Resolution, Unclear,
 };
 use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
 
 /// Counted attempts that a subject allows a message: more than any case needs but the one that spends them.
 pub const MAX_ATTEMPTS: u16 = 4;
 
-/// The slug of the app that most cases use.
-const FIRST: &str = "sandbox";
-/// The slug of a second one.
+/// The slug of the app that most cases use: its provider can be asked what became of an attempt.
+pub const FIRST: &str = "sandbox";
+/// The slug of a second one, which cannot be asked.
 const SECOND: &str = "generic-http";
 
 /// A message to queue.
@@ -80,7 +81,7 @@ pub struct LedgerLine {
 /// Its `max_attempts` is [`MAX_ATTEMPTS`]; nothing but its own methods runs maintenance.
 pub trait Subject: Send + Sync {
     /// The queue as one worker sees it.
-    type Outbox: Outbox;
+    type Outbox: Outbox + Reconcile;
 
     /// The queue as this worker sees it.
     fn worker(&self, name: &str) -> impl Future<Output = Result<Self::Outbox>> + Send;
@@ -177,7 +178,7 @@ cases! {
         asking_in_vain_changes_nothing, an_acceptance_outranks_what_was_concluded,
         receipts_move_the_status_forwards_only, a_receipt_before_the_end_is_kept,
         a_receipt_proves_that_an_unclear_attempt_was_accepted, a_receipt_for_nothing_changes_nothing,
-        a_receipt_leaves_an_answer_as_it_is;
+        a_receipt_leaves_an_answer_as_it_is, what_is_unclear_is_given_out_three_times_to_be_looked_up;
     operator: cancel_takes_a_waiting_message_back, cancel_takes_a_scheduled_message_back,
         cancel_leaves_a_leased_message_alone, retry_queues_every_end_anew,
         retry_leaves_unfinished_and_sent_messages_alone, retry_forgets_refusals_and_keeps_the_ledger;

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::message::{AppId, AttemptStatus, Body, DispatchStatus, MessageId, MobileNumber};
@@ -180,6 +181,11 @@ pub enum Claimed {
     Failed,
 }
 
+/// What names an attempt at its provider, where one keeps a reference of the client's.
+pub fn reference(id: MessageId, attempt: i16) -> String {
+    format!("{id}-{attempt}")
+}
+
 /// How one attempt ended, for `finish`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -221,6 +227,54 @@ pub struct Finished {
     pub applied: bool,
     /// Where the message is now; `None` when it does not exist.
     pub status: Option<DispatchStatus>,
+}
+
+/// An attempt that ended as unclear and is due to be looked up at its provider, with everything needed for that.
+#[derive(Clone, Debug)]
+pub struct Unclear {
+    /// The message.
+    pub id: MessageId,
+    /// The attempt.
+    pub attempt: i16,
+    /// The app that made it.
+    pub app: AppId,
+    /// Whose app it is.
+    pub organization: OrganizationId,
+    /// Its provider.
+    pub slug: Arc<str>,
+    /// The app's configuration as it is now; shared by the attempts of one app in one answer.
+    pub config: Arc<serde_json::Value>,
+    /// Recipient.
+    pub mobile: MobileNumber,
+    /// Text.
+    pub body: Body,
+    /// Sender name asked for.
+    pub sender: Option<String>,
+    /// When it began, by the database's clock.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// How long ago that was.
+    pub age: Duration,
+    /// The provider's ids of other attempts of the app with the same number and text.
+    pub taken_ids: Vec<String>,
+    /// Whether there is such an attempt whose id is not known.
+    pub has_twin: bool,
+}
+
+/// What became known of an unclear attempt by a look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// The message.
+    pub id: MessageId,
+    /// The attempt.
+    pub attempt: i16,
+    /// What it came to; unclear where it told nothing.
+    pub verdict: AttemptStatus,
+    /// The provider's id of the message.
+    pub provider_message_id: Option<String>,
+    /// How it is known, or why it is not, in a few words of our own.
+    pub detail: Option<String>,
 }
 
 /// What became of a receipt.
@@ -287,4 +341,14 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Says that this worker lives, and learns which workers do (itself included).
     fn heartbeat(&self, beat: &Heartbeat) -> impl Future<Output = Result<Vec<String>, OutboxError>> + Send;
+}
+
+/// The queue as the reconciler sees it.
+pub trait Reconcile: Send + Sync + 'static {
+    /// Unclear attempts that are due to be looked up, for the first time this long after their end. Each is given to one worker
+    /// at a time, and three times at most.
+    fn unclear(&self, after: Duration, most: u32) -> impl Future<Output = Result<Vec<Unclear>, OutboxError>> + Send;
+
+    /// Records what a look-up told. True if it corrected the ledger.
+    fn resolve(&self, resolution: &Resolution) -> impl Future<Output = Result<bool, OutboxError>> + Send;
 }

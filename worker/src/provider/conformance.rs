@@ -7,7 +7,7 @@ use serde::de::{self, DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::redact::Redaction;
-use super::{Provider, Registry, Request, Response, Sms, Verdict, config};
+use super::{Attempted, Found, Provider, Registry, Request, Response, Sms, Verdict, config};
 use crate::message::{AttemptStatus, Body, MobileNumber};
 
 /// One provider and what the suite needs to know of it.
@@ -85,6 +85,37 @@ pub(super) fn verdict(case: &Case, config: &Value, response: &Response) -> Verdi
     verdict
 }
 
+/// When the attempts of look-ups began and ended.
+const STARTED: &str = "2026-11-28T07:10:00Z";
+const FINISHED: &str = "2026-11-28T07:10:30Z";
+
+fn with_attempted<T>(
+    taken_ids: &[String],
+    change: impl FnOnce(&mut Attempted<'_>),
+    act: impl FnOnce(&Attempted<'_>) -> T,
+) -> T {
+    with_sms("hello", None, |sms| {
+        let (started_at, finished_at) = (STARTED.parse().unwrap(), FINISHED.parse().unwrap());
+        let mut attempted =
+            Attempted { sms: *sms, started_at, finished_at, is_settled: true, taken_ids, has_twin: false };
+        change(&mut attempted);
+        act(&attempted)
+    })
+}
+
+/// The request that asks about a plain message.
+pub(super) fn look_up(case: &Case) -> Option<Request> {
+    let account = case.provider.open(&case.config).unwrap();
+    with_attempted(&[], |_| {}, |attempted| account.look_up(attempted))
+}
+
+/// What the provider reads in the answer to it.
+pub(super) fn found(case: &Case, body: &str, taken_ids: &[String], change: impl FnOnce(&mut Attempted<'_>)) -> Found {
+    let account = case.provider.open(&case.config).unwrap();
+    let response = Response { status: 200, retry_after: None, body: Some(body.to_owned().into()) };
+    with_attempted(taken_ids, change, |attempted| account.found(attempted, &response))
+}
+
 /// Checks a table of answers: status, body, class, error code.
 pub(super) fn samples(case: &Case, table: &[(u16, &str, AttemptStatus, Option<&str>)]) {
     for (status, body, class, code) in table {
@@ -97,7 +128,7 @@ pub(super) fn samples(case: &Case, table: &[(u16, &str, AttemptStatus, Option<&s
 /// The field names that a config struct takes, as serde knows them.
 pub(super) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     match T::deserialize(Names) {
-        Err(Found(names)) => names,
+        Err(Taken(names)) => names,
         Ok(_) => &[],
     }
 }
@@ -105,27 +136,27 @@ pub(super) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
 struct Names;
 
 #[derive(Debug)]
-struct Found(&'static [&'static str]);
+struct Taken(&'static [&'static str]);
 
-impl std::fmt::Display for Found {
+impl std::fmt::Display for Taken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}", self.0)
     }
 }
 
-impl std::error::Error for Found {}
+impl std::error::Error for Taken {}
 
-impl de::Error for Found {
+impl de::Error for Taken {
     fn custom<T: std::fmt::Display>(_: T) -> Self {
         Self(&[])
     }
 }
 
 impl<'de> de::Deserializer<'de> for Names {
-    type Error = Found;
+    type Error = Taken;
 
-    fn deserialize_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, Found> {
-        Err(Found(&[]))
+    fn deserialize_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, Taken> {
+        Err(Taken(&[]))
     }
 
     fn deserialize_struct<V: de::Visitor<'de>>(
@@ -133,8 +164,8 @@ impl<'de> de::Deserializer<'de> for Names {
         _: &'static str,
         fields: &'static [&'static str],
         _: V,
-    ) -> Result<V::Value, Found> {
-        Err(Found(fields))
+    ) -> Result<V::Value, Taken> {
+        Err(Taken(fields))
     }
 
     serde::forward_to_deserialize_any! {
@@ -328,6 +359,25 @@ fn an_echo_of_secrets_is_not_kept() {
             for hidden in ["canary", "501234567", "hello"] {
                 assert!(!shown.contains(hidden), "{} {shown}", case.provider.slug());
             }
+        }
+    }
+}
+
+#[test]
+fn a_look_up_reads_and_an_answer_that_cannot_be_read_proves_nothing() {
+    for case in cases() {
+        let slug = case.provider.slug();
+        let request = look_up(&case);
+        assert_eq!(request.is_some(), case.provider.looks_up(), "{slug}");
+        let Some(request) = request else { continue };
+        let sends = self::request(&case, &case.config, None).unwrap();
+        assert!(request.method == "GET" && request.body.is_empty(), "{slug}");
+        assert_eq!(request.url.origin(), sends.url.origin(), "{slug}");
+        assert!(request.headers.values().any(|value| value.is_sensitive()), "{slug} asks without credentials");
+        for body in
+            ["", "{}", "[]", "null", "7", "<html>", r#"{"messages":7}"#, r#"{"messages":[7,null,{}]}"#, case.success.1]
+        {
+            assert!(matches!(found(&case, body, &[], |_| {}), Found::Nothing(_)), "{slug} {body}");
         }
     }
 }

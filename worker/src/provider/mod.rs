@@ -11,6 +11,7 @@ pub mod credential;
 pub mod egress;
 pub mod generic_http;
 pub mod http;
+mod look_up;
 pub mod mora;
 pub mod redact;
 pub mod sandbox;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use config::{ConfigError, Field};
+pub use look_up::{Attempted, Found};
 pub use verdict::{Response, Verdict};
 
 use crate::message::{Body, MobileNumber};
@@ -73,6 +75,12 @@ impl Request {
         Self::new(Method::POST, url, encode_form(fields), "application/x-www-form-urlencoded")
     }
 
+    /// A GET, with these fields added to the address.
+    pub fn get(mut url: Url, fields: &[(&str, &str)]) -> Self {
+        url.query_pairs_mut().extend_pairs(fields);
+        Self { method: Method::GET, url, headers: HeaderMap::new(), body: Vec::new(), to_loopback: true }
+    }
+
     fn new(method: Method, url: Url, body: Vec<u8>, content_type: &'static str) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self { method, url, headers, body, to_loopback: true }
@@ -108,6 +116,11 @@ pub trait Provider: Send + Sync {
     /// The fields of its configuration.
     fn fields(&self) -> &'static [Field];
 
+    /// Whether it can be asked what became of an attempt: then [`Account::look_up`] gives a request.
+    fn looks_up(&self) -> bool {
+        false
+    }
+
     /// Checks a configuration. Every error names field, fault and cure, and shows no value.
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError>;
 }
@@ -119,6 +132,17 @@ pub trait Account: Send + Sync {
 
     /// What the answer to that request means.
     fn verdict(&self, sms: &Sms<'_>, response: &Response) -> Verdict;
+
+    /// The request that asks what became of an attempt which ended as unclear: a read that never causes a send. `None` where
+    /// the provider cannot be asked.
+    fn look_up(&self, _: &Attempted<'_>) -> Option<Request> {
+        None
+    }
+
+    /// What a successful answer to that request says of the attempt.
+    fn found(&self, _: &Attempted<'_>, _: &Response) -> Found {
+        Found::Nothing("the provider cannot be asked")
+    }
 }
 
 /// All providers, by slug.
@@ -157,7 +181,7 @@ impl Default for Registry {
     }
 }
 
-/// What the database's table of providers must hold: `[{"slug", "name", "config"}]`.
+/// What the database's table of providers must hold: `[{"slug", "name", "looks_up", "config"}]`.
 pub fn catalog() -> Value {
     Registry::new()
         .iter()
@@ -165,6 +189,7 @@ pub fn catalog() -> Value {
             serde_json::json!({
                 "slug": provider.slug(),
                 "name": provider.name(),
+                "looks_up": provider.looks_up(),
                 "config": config::describe(provider.fields()),
             })
         })

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind, SENDER};
 use super::verdict::scalar;
-use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
+use super::{Account, Attempted, ConfigError, Field, Found, Provider, Request, Response, Sms, Verdict};
 use crate::message::AttemptStatus::{self, NotSent, RefusedAccount, RefusedContent, RefusedRecipient, Throttled};
 
 const OWN_ADDRESS: &str = "http://127.0.0.1:8025/sandbox";
@@ -50,6 +50,10 @@ impl Provider for Sandbox {
 
     fn fields(&self) -> &'static [Field] {
         FIELDS
+    }
+
+    fn looks_up(&self) -> bool {
+        true
     }
 
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
@@ -100,6 +104,30 @@ impl Account for Open {
                 Verdict::ended(status, code.unwrap_or_default(), message).after(response.retry_after)
             }
             None => Verdict::by_status(response),
+        }
+    }
+
+    fn look_up(&self, attempted: &Attempted<'_>) -> Option<Request> {
+        let since = attempted.started_at.to_string();
+        let fields = [("reference", attempted.sms.reference), ("since", since.as_str())];
+        let mut request = Request::get(self.url.clone(), &fields);
+        request.headers.insert(AUTHORIZATION, self.bearer.clone());
+        Some(request)
+    }
+
+    fn found(&self, attempted: &Attempted<'_>, response: &Response) -> Found {
+        let Some(answer) = response.json() else {
+            return Found::Nothing("the answer could not be read");
+        };
+        let messages = answer.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let ours = messages.iter().find(|message| message["reference"] == attempted.sms.reference);
+        // `complete`: it has forgotten nothing since then.
+        match ours {
+            Some(message) => {
+                Found::Accepted { provider_message_id: scalar(&message["id"]), status: scalar(&message["status"]) }
+            }
+            None if answer["complete"] == true && messages.is_empty() && attempted.is_settled => Found::NotSent,
+            None => Found::Nothing("not there, which proves nothing yet"),
         }
     }
 }
@@ -165,5 +193,26 @@ pub(super) mod tests {
                 (201, r#"{"status":"accepted"}"#, Unclear, Some("unreadable_answer")),
             ],
         );
+    }
+
+    #[test]
+    fn a_look_up_goes_by_the_reference() {
+        let request = conformance::look_up(&case()).unwrap();
+        let asked = format!("/sandbox/v1/messages?reference={}&since=2026-11-28T07%3A10%3A00Z", conformance::REFERENCE);
+        assert!(request.url.as_str().ends_with(&asked), "{}", request.url);
+        let message = format!(r#"{{"id":"sb-7","reference":"{}","status":"accepted"}}"#, conformance::REFERENCE);
+        let found = |messages: &str, complete: bool, is_settled: bool| {
+            let body = format!(r#"{{"messages":[{messages}],"complete":{complete}}}"#);
+            conformance::found(&case(), &body, &[], |attempted| attempted.is_settled = is_settled)
+        };
+        let accepted = Found::Accepted { provider_message_id: Some("sb-7".into()), status: Some("accepted".into()) };
+        assert_eq!(found(&message, false, false), accepted);
+        assert_eq!(found("", true, true), Found::NotSent);
+        // It was restarted, or forgot; the request may be on its way; it tells of another.
+        for (messages, complete, is_settled) in
+            [("", false, true), ("", true, false), (r#"{"id":"sb-8","reference":"other"}"#, true, true)]
+        {
+            assert!(matches!(found(messages, complete, is_settled), Found::Nothing(_)));
+        }
     }
 }

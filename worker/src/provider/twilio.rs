@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,13 +16,19 @@ use serde_json::Value;
 use super::address;
 use super::config::{self, ALLOW_HTTP, BASE_URL, Kind};
 use super::verdict::scalar;
-use super::{Account, ConfigError, Field, Provider, Request, Response, Sms, Verdict};
+use super::{Account, Attempted, ConfigError, Field, Found, Provider, Request, Response, Sms, Verdict};
 use crate::message::AttemptStatus::{self, RefusedAccount, RefusedContent, RefusedRecipient, Throttled};
 
 const OWN_ADDRESS: &str = "https://api.twilio.com";
 
 /// A full queue, and a day's limit, are told without a time: one request a minute finds the end of them.
 const FULL_FOR: Duration = Duration::from_secs(60);
+
+/// How far Twilio's clock and the database's may be apart.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
+
+/// Messages of one page of the list: as many as surely fit into the longest answer that is read.
+const LIST_PAGE: &str = "20";
 
 const FIELDS: &[Field] = &[
     Field::new("account_sid", Kind::String, "Account SID, AC and 32 hexadecimal digits, from the Twilio console.")
@@ -132,6 +140,10 @@ impl Provider for Twilio {
         FIELDS
     }
 
+    fn looks_up(&self) -> bool {
+        true
+    }
+
     fn open(&self, config: &Value) -> Result<Box<dyn Account>, ConfigError> {
         let config: Config = config::read(FIELDS, config)?;
         sid_of("account_sid", "AC", &config.account_sid)?;
@@ -187,6 +199,51 @@ impl Account for Open {
             }
         }
     }
+
+    /// The list by number and day. It is sorted by a time of sending that a queued message does not have yet, and has no
+    /// reference of ours.
+    fn look_up(&self, attempted: &Attempted<'_>) -> Option<Request> {
+        let day = (attempted.started_at - CLOCKS_DIFFER).strftime("%Y-%m-%d").to_string();
+        let fields = [("To", attempted.sms.mobile.e164()), ("DateSent>", day.as_str()), ("PageSize", LIST_PAGE)];
+        let mut request = Request::get(self.url.clone(), &fields);
+        request.headers.insert(AUTHORIZATION, self.authorization.clone());
+        Some(request)
+    }
+
+    /// By number, text and time. Absence never proves anything: an account may redact numbers and texts, a message can be
+    /// deleted, and what is queued may not be listed.
+    fn found(&self, attempted: &Attempted<'_>, response: &Response) -> Found {
+        let Some(answer) = response.json() else {
+            return Found::Nothing("the answer could not be read");
+        };
+        if answer.get("next_page_uri").is_some_and(|next| !next.is_null()) {
+            return Found::Nothing("too many messages to this number to tell");
+        }
+        let messages = answer.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let mut ours = messages.iter().filter(|message| is_it(message, attempted));
+        match (ours.next(), ours.next()) {
+            (None, _) => Found::Nothing("not listed, which proves nothing"),
+            (Some(_), None) if attempted.has_twin => Found::Nothing("another attempt has the same number and text"),
+            (Some(message), None) => {
+                Found::Accepted { provider_message_id: scalar(&message["sid"]), status: scalar(&message["status"]) }
+            }
+            _ => Found::Nothing("several with this number and text are listed"),
+        }
+    }
+}
+
+/// Whether a listed message can be the attempt's.
+fn is_it(message: &Value, attempted: &Attempted<'_>) -> bool {
+    let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default();
+    let created = DateTimeParser::new().parse_timestamp(text("date_created"));
+    let in_time = |created: Timestamp| {
+        (attempted.started_at - CLOCKS_DIFFER..=attempted.finished_at + CLOCKS_DIFFER).contains(&created)
+    };
+    text("to") == attempted.sms.mobile.e164()
+        && text("body") == attempted.sms.body.text()
+        && text("direction").starts_with("outbound")
+        && created.is_ok_and(in_time)
+        && !attempted.taken_ids.iter().any(|id| id == text("sid"))
 }
 
 /// Twilio's codes that say more than the status: twilio.com/docs/api/errors. Since July 2024 there are codes of their own
@@ -302,6 +359,57 @@ pub(super) mod tests {
             let verdict = conformance::verdict(&case(), &case().config, &response);
             assert_eq!(verdict.retry_after, wait.map(Duration::from_secs), "{code}");
         }
+    }
+
+    #[test]
+    fn a_look_up_goes_by_number_text_and_time() {
+        let request = conformance::look_up(&case()).unwrap();
+        let query: HashMap<String, String> = request.url.query_pairs().into_owned().collect();
+        assert_eq!(request.url.path(), format!("/2010-04-01/Accounts/{ACCOUNT}/Messages.json"));
+        assert_eq!((query["To"].as_str(), query["DateSent>"].as_str()), ("+966501234567", "2026-11-28"));
+
+        let listed = |sid: &str| {
+            json!({
+                "sid": sid, "to": "+966501234567", "from": "+15005550006", "body": "hello", "direction": "outbound-api",
+                "date_created": "Sat, 28 Nov 2026 07:10:02 +0000", "date_sent": null, "status": "undelivered",
+            })
+        };
+        let with = |name: &str, value: &str| {
+            let mut message = listed("SM1");
+            message[name] = json!(value);
+            message
+        };
+        let page = |messages: Vec<Value>| json!({"messages": messages, "next_page_uri": null}).to_string();
+        let found = |messages| conformance::found(&case(), &page(messages), &[], |_| {});
+        // Taken is taken, whatever became of it then.
+        let accepted = Found::Accepted { provider_message_id: Some("SM1".into()), status: Some("undelivered".into()) };
+        assert_eq!(found(vec![with("to", "+966500000000"), listed("SM1")]), accepted);
+        for (name, value) in [
+            ("to", "+966500000000"),
+            ("body", "hello again"),
+            ("direction", "inbound"),
+            ("date_created", "Sat, 28 Nov 2026 07:04:59 +0000"),
+            ("date_created", "Sat, 28 Nov 2026 07:15:31 +0000"),
+            ("date_created", "yesterday"),
+        ] {
+            assert!(matches!(found(vec![with(name, value)]), Found::Nothing(_)), "{name} {value}");
+        }
+        // Absence, one of two, one that may be another attempt's, and a list that goes on.
+        assert!(matches!(found(vec![]), Found::Nothing(_)));
+        assert!(matches!(found(vec![listed("SM1"), listed("SM2")]), Found::Nothing(_)));
+        let both = page(vec![listed("SM1"), listed("SM2")]);
+        let taken = ["SM2".to_owned()];
+        assert_eq!(conformance::found(&case(), &both, &taken, |_| {}), accepted);
+        let one = page(vec![listed("SM1")]);
+        assert!(matches!(
+            conformance::found(&case(), &one, &[], |attempted| attempted.has_twin = true),
+            Found::Nothing(_)
+        ));
+        let taken = ["SM1".to_owned()];
+        let found = conformance::found(&case(), &one, &taken, |_| {});
+        assert!(matches!(found, Found::Nothing(_)), "{found:?}");
+        let more = json!({"messages": [listed("SM1")], "next_page_uri": "/2010-04-01/…"}).to_string();
+        assert!(matches!(conformance::found(&case(), &more, &[], |_| {}), Found::Nothing(_)));
     }
 
     #[test]

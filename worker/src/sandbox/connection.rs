@@ -70,7 +70,13 @@ async fn one_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, state: &State
         Next::Keep
     } else {
         match wire::of(&request.path) {
-            Some(wire) => submit(stream, state, wire, &request).await?,
+            Some(wire) => match wire.look_up(&request, &state.journal) {
+                Some(answer) => {
+                    write(stream, &answer).await?;
+                    Next::Keep
+                }
+                None => submit(stream, state, wire, &request).await?,
+            },
             None => {
                 write(stream, &Answer::json(404, serde_json::json!({"error": "no provider has this path"}))).await?;
                 Next::Keep
@@ -83,12 +89,13 @@ async fn one_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, state: &State
     })
 }
 
-/// The wire of the request that waits unread.
+/// The wire of the request that waits unread; none for one that can only be a look-up.
 async fn peek(stream: &TcpStream) -> io::Result<Option<&'static dyn Wire>> {
     let mut unread = [0; 64];
     let length = stream.peek(&mut unread).await?;
     let line = String::from_utf8_lossy(&unread[..length]);
-    Ok(line.split(' ').nth(1).and_then(wire::of_prefix))
+    let path = line.split(' ').nth(1).filter(|_| !line.starts_with("GET "));
+    Ok(path.and_then(wire::of_prefix))
 }
 
 async fn submit(stream: &mut TcpStream, state: &State, wire: &dyn Wire, request: &Request) -> io::Result<Next> {

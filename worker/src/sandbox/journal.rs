@@ -93,6 +93,8 @@ pub(super) struct Journal {
     seen_file: Option<Lines>,
     remember: usize,
     accepted: Mutex<VecDeque<Accepted>>,
+    /// Everything accepted after this is in `accepted`.
+    forgotten_until: Mutex<Timestamp>,
     seen: Mutex<VecDeque<Seen>>,
     accepted_count: AtomicU64,
     invalid_count: AtomicU64,
@@ -107,6 +109,7 @@ impl Journal {
             seen_file: seen.map(Lines::open).transpose()?,
             remember,
             accepted: Mutex::default(),
+            forgotten_until: Mutex::new(now()),
             seen: Mutex::default(),
             accepted_count: AtomicU64::new(0),
             invalid_count: AtomicU64::new(0),
@@ -151,7 +154,7 @@ impl Journal {
             self.accept(provider, submission, id, seen.at)?;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        self.keep(&self.seen, seen);
+        drop(self.keep(&self.seen, seen));
         Ok(())
     }
 
@@ -169,20 +172,28 @@ impl Journal {
         if let Some(file) = &self.accepted_file {
             file.append(&accepted)?;
         }
-        self.keep(&self.accepted, accepted);
+        if let Some(forgotten) = self.keep(&self.accepted, accepted) {
+            *lock(&self.forgotten_until) = forgotten.at;
+        }
         self.accepted_count.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn keep<T>(&self, list: &Mutex<VecDeque<T>>, item: T) {
+    /// Keeps it, and gives back what is forgotten for it.
+    fn keep<T>(&self, list: &Mutex<VecDeque<T>>, item: T) -> Option<T> {
         if self.remember == 0 {
-            return;
+            return Some(item);
         }
         let mut list = lock(list);
-        if list.len() >= self.remember {
-            list.pop_front();
-        }
+        let forgotten = if list.len() >= self.remember { list.pop_front() } else { None };
         list.push_back(item);
+        forgotten
+    }
+
+    /// The messages accepted that match, and since when none that was accepted is forgotten.
+    pub(super) fn find(&self, matches: impl Fn(&Accepted) -> bool) -> (Vec<Accepted>, Timestamp) {
+        let list = lock(&self.accepted);
+        (list.iter().filter(|accepted| matches(accepted)).cloned().collect(), *lock(&self.forgotten_until))
     }
 
     /// The messages accepted last.

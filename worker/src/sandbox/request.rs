@@ -15,6 +15,7 @@ const HEADERS: usize = 64;
 pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
+    pub(super) query: String,
     pub(super) authorization: Option<String>,
     pub(super) api_key: Option<String>,
     pub(super) close: bool,
@@ -29,6 +30,12 @@ impl Request {
         let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
         let (user, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
         Some((user.to_owned(), secret.to_owned()))
+    }
+
+    /// A field of the query.
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        let fields: Vec<(String, String)> = serde_urlencoded::from_str(&self.query).unwrap_or_default();
+        fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 
     /// The token of bearer authentication.
@@ -69,10 +76,11 @@ fn parse_head(buffer: &[u8]) -> io::Result<Option<(Request, usize, usize)>> {
         httparse::Status::Partial => return Ok(None),
     };
     let target = parsed.path.unwrap_or_default();
-    let path = target.split('?').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.to_owned(),
+        query: query.to_owned(),
         close: parsed.version == Some(0),
         ..Request::default()
     };

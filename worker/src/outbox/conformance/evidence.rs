@@ -298,3 +298,46 @@ pub(super) async fn a_receipt_leaves_an_answer_as_it_is<S: Subject>(bench: &Benc
     bench.expect(id, DispatchStatus::Failed).await?;
     expect_told_by(bench, id, &[(AttemptStatus::RefusedRecipient, None)]).await
 }
+
+pub(super) async fn what_is_unclear_is_given_out_three_times_to_be_looked_up<S: Subject>(
+    bench: &Bench<'_, S>,
+) -> Result<()> {
+    let (a, b) = (bench.worker("a").await?, bench.worker("b").await?);
+    let (app, mute) = (bench.install(FIRST).await?, bench.install(SECOND).await?);
+    let (first, number) = unclear(bench, &a, app).await?;
+    let (second, _) = unclear(bench, &a, app).await?;
+    let (never, _) = unclear(bench, &a, mute).await?;
+    let told = unclear(bench, &a, app).await?;
+    ensure!(bench.subject.resolve(told.0, told.1, AttemptStatus::Accepted, Evidence::Operator).await?, "not taken");
+    let later = a.unclear(Duration::from_secs(3600), 10_000).await?;
+    ensure!(later.iter().all(|unclear| ![first, second].contains(&unclear.id)), "given out before its time");
+    let mut given = Vec::new();
+    for outbox in [&a, &b, &a, &b] {
+        let due: Vec<Unclear> = outbox.unclear(Duration::ZERO, 10_000).await?;
+        if let Some(unclear) = due.iter().find(|unclear| unclear.id == first) {
+            let has_all = unclear.app == app
+                && unclear.attempt == number
+                && *unclear.organization == *bench.organization
+                && &*unclear.slug == FIRST
+                && unclear.mobile.e164() == bench.message().mobile
+                && unclear.body.text() == bench.message().message;
+            ensure!(has_all, "{unclear:?}");
+        }
+        given.extend(due.into_iter().map(|unclear| unclear.id));
+        // The second becomes known after it was given out once.
+        let found = Resolution {
+            id: second,
+            attempt: 1,
+            verdict: AttemptStatus::Accepted,
+            provider_message_id: Some("sb-1".to_owned()),
+            detail: None,
+        };
+        outbox.resolve(&found).await?;
+    }
+    let times = |id| given.iter().filter(|given| **given == id).count();
+    ensure!((times(first), times(second)) == (3, 1), "{} and {} times", times(first), times(second));
+    ensure!((times(never), times(told.0)) == (0, 0), "what cannot be asked, or is known, was given out");
+    bench.expect(first, DispatchStatus::DispatchTimeout).await?;
+    bench.expect(second, DispatchStatus::Sent).await?;
+    expect_told_by(bench, second, &[(AttemptStatus::Accepted, Some(Evidence::LookUp))]).await
+}

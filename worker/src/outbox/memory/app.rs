@@ -39,6 +39,8 @@ pub struct AppRow {
     pub rate_bits: Option<u64>,
     /// Whether an unclear end is tried again.
     pub resend_unclear: bool,
+    /// Whether its provider can be asked what became of an attempt.
+    pub looks_up: bool,
     /// Paused by an operator.
     pub paused: bool,
     failures: u32,
@@ -58,6 +60,7 @@ impl AppRow {
             max_in_flight: 16,
             rate_bits: None,
             resend_unclear: false,
+            looks_up: false,
             paused: false,
             failures: 0,
             throttles: 0,

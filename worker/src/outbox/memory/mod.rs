@@ -5,6 +5,7 @@ pub mod app;
 mod evidence;
 pub mod life;
 mod log;
+mod look_up;
 #[cfg(test)]
 mod subject;
 #[cfg(test)]
@@ -21,7 +22,7 @@ pub use life::{AttemptRow, ClaimResult, Ending, LeaseRow, MessageRow, Place, Rul
 
 use super::{
     App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError,
-    ReceiptResult, Xid,
+    ReceiptResult, Reconcile, Resolution, Unclear, Xid,
 };
 use crate::message::{AppId, AttemptStatus, Body, DeliveryStatus, DispatchStatus, Evidence, MessageId, MobileNumber};
 use crate::trace::TraceParent;
@@ -93,6 +94,8 @@ struct Queue {
     workers: BTreeMap<String, Duration>,
     away: bool,
     lost_answers: u32,
+    /// How often, and when last, unclear attempts were given out to be looked up.
+    asked: BTreeMap<(MessageId, i16), (usize, Duration)>,
 }
 
 impl Queue {
@@ -381,6 +384,17 @@ impl Outbox for MemoryOutbox {
             queue.workers.retain(|_, heard| now < *heard + WORKER_LIVES);
             queue.workers.keys().cloned().collect()
         })
+    }
+}
+
+impl Reconcile for MemoryOutbox {
+    async fn unclear(&self, after: Duration, most: u32) -> Result<Vec<Unclear>, OutboxError> {
+        self.call(|queue| look_up::take(queue, after, most as usize))
+    }
+
+    async fn resolve(&self, resolution: &Resolution) -> Result<bool, OutboxError> {
+        let Resolution { id, attempt, verdict, .. } = *resolution;
+        self.call(|queue| queue.state.resolve(id, attempt, verdict, Evidence::LookUp))
     }
 }
 

@@ -16,11 +16,14 @@ use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
 use self::connect::Target;
-use super::{App, Claim, Claimed, Finish, Finished, Heartbeat, Look, Looked, OrganizationId, Outbox, OutboxError};
+use super::{
+    App, Claim, Claimed, Finish, Finished, Heartbeat, Look, Looked, OrganizationId, Outbox, OutboxError, Reconcile,
+    Resolution, Unclear,
+};
 use crate::message::MessageId;
 use crate::metrics::worker;
 
-/// One call at a time for each: looking and claiming, finishing, the heartbeat, and one to spare.
+/// One call at a time for each: looking and claiming, finishing, the heartbeat, and look-ups.
 const CONNECTIONS: usize = 4;
 
 /// A call that takes longer has lost its connection without noticing. No call of a batch takes a tenth of it.
@@ -37,6 +40,11 @@ const FINISH: &str = "SELECT f.id::uuid, f.attempt, f.applied, f.dispatch_status
      FROM sms_outbox.finish($1, $2::uuid[]::sms_outbox.message_id[], $3, $4::text[]::sms_outbox.attempt_status[], \
      $5, $6, $7, $8, $9, $10) AS f";
 const LEASES: &str = "SELECT l.id::uuid, l.attempt FROM sms_outbox.leases($1) AS l";
+const UNCLEAR: &str = "SELECT u.id::uuid, u.attempt, u.app_id, u.organization_id, u.provider_slug, u.config, u.mobile, u.message, u.sender, \
+     u.started_at, u.finished_at, u.age_seconds, u.taken_ids, u.has_twin \
+     FROM sms_outbox.unclear($1::float8 * interval '1 second', $2) AS u";
+const RESOLVE: &str = "SELECT r.applied FROM sms_outbox.resolve($1::uuid::sms_outbox.message_id, $2::smallint, \
+     $3::text::sms_outbox.attempt_status, 'look-up', $4, $5, $6) AS r";
 const HEARTBEAT: &str = "SELECT h FROM sms_outbox.heartbeat($1, $2, $3, $4, $5, $6, $7) AS h";
 const GOODBYE: &str = "SELECT sms_outbox.goodbye($1)";
 const LEASE_TIMEOUT: &str = "SELECT extract(epoch FROM sms_outbox.setting('lease_timeout')::interval)::float8";
@@ -204,6 +212,22 @@ impl Outbox for PostgresOutbox {
             [&&*self.worker, &beat.version, &beat.host, &beat.in_flight, &beat.claimed, &beat.sent, &beat.failed];
         let rows = self.call(HEARTBEAT, &parameters).await?;
         rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(refused)
+    }
+}
+
+impl Reconcile for PostgresOutbox {
+    async fn unclear(&self, after: Duration, most: u32) -> Result<Vec<Unclear>, OutboxError> {
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        let rows = self.call(UNCLEAR, &[&after.as_secs_f64(), &most]).await?;
+        rows::unclear(&rows).map_err(refused)
+    }
+
+    async fn resolve(&self, resolution: &Resolution) -> Result<bool, OutboxError> {
+        let Resolution { id, attempt, verdict, provider_message_id, detail } = resolution;
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&id.0, attempt, &verdict.word(), provider_message_id, detail, &&*self.worker];
+        let rows = self.call(RESOLVE, &parameters).await?;
+        rows.first().map_or(Ok(false), |row| row.try_get(0)).map_err(refused)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_postgres::{Error, Row};
 
 use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
 use crate::outbox::{
-    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Looked, OrganizationId, Snapshot, Xid,
+    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Looked, OrganizationId, Snapshot, Unclear, Xid,
 };
 
 /// Organizations and slugs of one answer, each text held once.
@@ -136,6 +136,38 @@ pub(super) fn claimed(claims: &[Claim], rows: &[Row]) -> Result<Vec<Claimed>, Er
         answers.insert(id, answer);
     }
     Ok(claims.iter().map(|claim| answers.remove(&claim.id).unwrap_or(Claimed::Gone)).collect())
+}
+
+/// The answer of `unclear`: the configuration stands on the first row of each app.
+pub(super) fn unclear(rows: &[Row]) -> Result<Vec<Unclear>, Error> {
+    let mut texts = Texts::default();
+    let mut configs: HashMap<AppId, Arc<serde_json::Value>> = HashMap::new();
+    let mut unclear = Vec::with_capacity(rows.len());
+    for row in rows {
+        let app = AppId(row.try_get(2)?);
+        if let Some(config) = row.try_get::<_, Option<serde_json::Value>>(5)? {
+            configs.insert(app, Arc::new(config));
+        }
+        let mobile: &str = row.try_get(6)?;
+        let body: &str = row.try_get(7)?;
+        unclear.push(Unclear {
+            id: MessageId(row.try_get(0)?),
+            attempt: row.try_get(1)?,
+            app,
+            organization: texts.share(row.try_get(3)?),
+            slug: texts.share(row.try_get(4)?),
+            config: configs.get(&app).cloned().unwrap_or_default(),
+            mobile: MobileNumber::new(mobile),
+            body: Body::new(body),
+            sender: row.try_get(8)?,
+            started_at: row.try_get(9)?,
+            finished_at: row.try_get(10)?,
+            age: seconds(row.try_get(11)?),
+            taken_ids: row.try_get(12)?,
+            has_twin: row.try_get(13)?,
+        });
+    }
+    Ok(unclear)
 }
 
 /// The answer of `finish`, put in the order of what was reported. A repeated outcome gets the answer of the first.

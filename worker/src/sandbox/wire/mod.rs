@@ -6,6 +6,7 @@ mod own;
 mod taqnyat;
 mod twilio;
 
+use super::journal::Journal;
 use super::request::{Answer, Request};
 use super::rules::Behaviour;
 
@@ -50,6 +51,12 @@ pub(super) trait Wire: Send + Sync {
 
     /// Reads a request as strictly as the provider does.
     fn read(&self, request: &Request) -> Result<Submission, Fault>;
+
+    /// The answer to a request that asks what became of messages; `None` where this is none. It causes no send, and no rule
+    /// concerns it.
+    fn look_up(&self, _: &Request, _: &Journal) -> Option<Answer> {
+        None
+    }
 
     /// The id of a message, in the provider's form.
     fn id(&self, number: u64) -> String;

@@ -2,11 +2,14 @@
 //!
 //! `POST /sandbox/v1/messages` with `{"to", "text", "sender", "reference"}` answers 201 `{"id", "reference", "status"}`,
 //! or an error `{"error": {"code", "message"}}`, where `not_processed` documents that nothing was sent.
+//! `GET /sandbox/v1/messages?reference=…&since=…` lists what was accepted under a reference: `{"messages", "complete"}`, where
+//! `complete` says that nothing accepted since then is forgotten.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Fault, Submission, Wire, is_digits, only_post};
+use crate::sandbox::journal::{Accepted, Journal};
 use crate::sandbox::request::{Answer, Request};
 use crate::sandbox::rules::Behaviour;
 
@@ -38,6 +41,23 @@ impl Wire for Own {
             return Err(self.refusal(Behaviour::RefuseContent));
         }
         Ok(Submission { account, to: send.to, sender: send.sender, body: send.text, reference: send.reference })
+    }
+
+    fn look_up(&self, request: &Request, journal: &Journal) -> Option<Answer> {
+        let reference = request.field("reference").filter(|_| request.method == "GET")?;
+        let Some(account) = request.bearer() else {
+            return Some(self.fault(&self.refusal(Behaviour::RefuseAccount)));
+        };
+        let (found, remembers_since) = journal.find(|accepted| {
+            accepted.provider == self.slug()
+                && accepted.account == account
+                && accepted.reference.as_ref() == Some(&reference)
+        });
+        let since = request.field("since").and_then(|since| since.parse::<jiff::Timestamp>().ok());
+        let message = |accepted: &Accepted| json!({"id": accepted.provider_message_id, "reference": accepted.reference, "status": "accepted"});
+        let messages: Vec<Value> = found.iter().map(message).collect();
+        let complete = since.is_some_and(|since| since > remembers_since);
+        Some(Answer::json(200, json!({"messages": messages, "complete": complete})))
     }
 
     fn id(&self, number: u64) -> String {

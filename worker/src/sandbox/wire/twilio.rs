@@ -1,10 +1,11 @@
-//! Twilio: a form, basic authentication, the account in the path.
+//! Twilio: a form, basic authentication, the account in the path; and the list by number and day.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
 use super::{Fault, Submission, Wire, is_digits, only_post};
+use crate::sandbox::journal::{Accepted, Journal};
 use crate::sandbox::request::{Answer, Request};
 use crate::sandbox::rules::Behaviour;
 
@@ -37,6 +38,41 @@ impl Wire for Twilio {
         let sender = sender.ok_or_else(|| Fault::new(400, "21603", "A 'From' phone number is required."))?;
         let body = field("Body").ok_or_else(|| Fault::new(400, "21602", "Message body is required."))?;
         Ok(Submission { account: user, to, sender: Some(sender), body, reference: None })
+    }
+
+    fn look_up(&self, request: &Request, journal: &Journal) -> Option<Answer> {
+        if request.method != "GET" {
+            return None;
+        }
+        let Some((account, _)) = request.basic() else {
+            return Some(self.fault(&self.refusal(Behaviour::RefuseAccount)));
+        };
+        let (to, day) = (request.field("To"), request.field("DateSent>"));
+        let (mut found, _) = journal.find(|accepted| {
+            accepted.provider == self.slug()
+                && accepted.account == account
+                && to.as_ref().is_none_or(|to| *to == accepted.to)
+                && day.as_ref().is_none_or(|day| accepted.at.strftime("%Y-%m-%d").to_string() >= *day)
+        });
+        found.reverse();
+        let page_size = request.field("PageSize").and_then(|size| size.parse().ok()).unwrap_or(50_usize);
+        let message = |accepted: &Accepted| {
+            let at = accepted.at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string();
+            json!({
+                "sid": accepted.provider_message_id,
+                "status": "delivered",
+                "to": accepted.to,
+                "from": accepted.sender,
+                "body": accepted.body,
+                "direction": "outbound-api",
+                "date_created": at,
+                "date_sent": at,
+                "error_code": null,
+            })
+        };
+        let messages: Vec<Value> = found.iter().take(page_size).map(message).collect();
+        let next = (found.len() > page_size).then(|| format!("{}?Page=1", request.path));
+        Some(Answer::json(200, json!({"messages": messages, "page_size": page_size, "next_page_uri": next})))
     }
 
     fn id(&self, number: u64) -> String {
