@@ -52,6 +52,8 @@ impl Session {
         command.env("DATABASE_URL", database.url("postgres")).env("XDG_CONFIG_HOME", &folder).env("LC_ALL", "C.UTF-8");
         command.env("PSQLRC", "/dev/null").env("PAGER", "").env("PIP_NO_CACHE_DIR", "1");
         command.env("npm_config_cache", folder.join("npm"));
+        // A page may take longer than the minute after which a worker asks what became of an unclear attempt.
+        command.env("SMS_OUTBOX_LOOK_UP_AFTER", "1h");
         let free = || -> Result<String> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string()) };
         let ports = [free()?, free()?, free()?];
         Ok(Self { folder, ports, command })
