@@ -374,6 +374,19 @@ impl Writer {
         Ok(writeln!(self.file, "{{\"{kind}\":{json}}}")?)
     }
 
+    /// Appends the lines of another journal, but its last.
+    pub fn append(&mut self, file: &Path) -> Result<()> {
+        let open = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+        let mut before: Option<String> = None;
+        for line in BufReader::new(open).lines() {
+            if let Some(before) = before.replace(line?) {
+                self.lines += 1;
+                writeln!(self.file, "{before}")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the last line.
     pub fn end(mut self) -> Result<()> {
         writeln!(self.file, "{{\"end\":{}}}", self.lines)?;
