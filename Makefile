@@ -1,8 +1,8 @@
 # The commands of this repository; each is a script in scripts/. `make help` lists them.
-# Settings: KEEP=1 (demo), TEST=… FILTER=… (test-flow), PG_CONFIG=… DESTDIR=… (install).
+# Settings: KEEP=1 (demo), TEST=… FILTER=… (test-flow), MINUTES=… SEED=… RATE=… (soak), PG_CONFIG=… DESTDIR=… (install).
 
 PG_CONFIG ?= pg_config
-export KEEP TEST FILTER DESTDIR
+export KEEP TEST FILTER DESTDIR MINUTES SEED RATE MESSAGES PROFILE
 
 .PHONY: help
 help: ## List the targets
@@ -37,6 +37,10 @@ test-security: setup test-build ## Run the security gate alone: pgspot, cargo-de
 .PHONY: faults
 faults: test-build ## Run every test that injects a fault, within an hour, and print one table of them
 	@scripts/faults.sh
+
+.PHONY: soak
+soak: test-build ## Load and random faults for MINUTES=60, drawn from SEED=7; writes a summary into docs/soak
+	@scripts/soak.sh
 
 .PHONY: bench-api
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less

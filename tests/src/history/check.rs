@@ -14,7 +14,7 @@ pub const RULES: [(u8, &str); 13] = [
     (2, "a request comes after the claim of its attempt was written, and an attempt is one request at most"),
     (
         3,
-        "a provider that does not deduplicate accepts a message once; again only after an operator's retry, or by an app that sends unclear ones again",
+        "a provider that does not deduplicate accepts a message once, and what is unclear is not tried again; but after an operator's retry, or by an app that sends unclear ones again",
     ),
     (4, "a provider that deduplicates lets a key take effect once within its window"),
     (5, "sent has a proof, and the provider did accept it"),
@@ -199,9 +199,9 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Rule 1.
+    /// Rule 1, and of rule 3 that which the provider may not have noticed.
     fn attempts_in_order(&mut self, standing: &Standing) {
-        let ledger = standing.attempts.iter().map(|a| (a.number, a.started_at, Some(a.finished_at)));
+        let ledger = standing.attempts.iter().map(|a| (a.number, a.started_at, Some(a)));
         let live = standing.lease.map(|lease| (lease.attempt, lease.started_at, None));
         let attempts: Vec<_> = ledger.chain(live).collect();
         let numbers: Vec<i16> = attempts.iter().map(|(number, ..)| *number).collect();
@@ -209,11 +209,13 @@ impl<'a> Case<'a> {
             self.breaks(1, format!("its attempts have the numbers {numbers:?}"));
         }
         for pair in attempts.windows(2) {
-            let [(number, started, finished), (next, next_started, _)] = pair else { continue };
-            // A late answer may come while the attempt lives that somebody asked for meanwhile.
-            let late = self.may_be_sent_again(*started, *next_started);
-            if next_started < started || finished.is_some_and(|finished| finished > *next_started) && !late {
+            let [(number, started, Some(attempt)), (next, next_started, _)] = pair else { continue };
+            if next_started < started || *next_started < attempt.over_at {
                 self.breaks(1, format!("attempt {next} began while attempt {number} was live"));
+            }
+            let unclear = attempt.outcome == Outcome::Unclear || attempt.over_at < attempt.finished_at;
+            if unclear && !self.may_be_sent_again(*started, *next_started) {
+                self.breaks(3, format!("attempt {next}, and attempt {number} had ended as unclear"));
             }
         }
     }

@@ -88,6 +88,8 @@ pub struct Attempt {
     /// The same.
     pub started_at: Timestamp,
     /// The same.
+    pub over_at: Timestamp,
+    /// The same.
     pub finished_at: Timestamp,
     /// The same.
     pub evidence: Option<Evidence>,
@@ -248,6 +250,7 @@ fn standing(message: Message) -> Standing {
         number: attempt.attempt,
         outcome: attempt.status,
         started_at: attempt.started_at,
+        over_at: attempt.over_at,
         finished_at: attempt.finished_at,
         evidence: attempt.evidence,
         provider_message_id: attempt.provider_message_id.as_deref().map(mark),

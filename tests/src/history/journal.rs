@@ -208,7 +208,9 @@ pub struct Attempt {
     pub status: Outcome,
     /// When it was claimed.
     pub started_at: Timestamp,
-    /// When it was over, or when a late answer told how it had ended.
+    /// When it was over: its lease given back, or taken.
+    pub over_at: Timestamp,
+    /// When it was known how it ended: the same, but for one that had ended as unclear.
     pub finished_at: Timestamp,
     /// What proves the acceptance of an accepted one.
     pub evidence: Option<Evidence>,
@@ -236,14 +238,22 @@ pub enum Outcome {
 
 /// What proves an acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// The answer to the request, with a status of success.
+    #[serde(rename = "answer")]
     Answer,
+    /// The same, after the attempt had ended as unclear.
+    #[serde(rename = "late answer")]
+    LateAnswer,
     /// The provider was asked later.
+    #[serde(rename = "look-up")]
     LookUp,
     /// The provider's delivery report.
+    #[serde(rename = "receipt")]
     Receipt,
+    /// An operator says that the provider said so.
+    #[serde(rename = "operator")]
+    Operator,
 }
 
 /// What the provider saw.
@@ -372,6 +382,19 @@ impl Writer {
         }
         self.lines += 1;
         Ok(writeln!(self.file, "{{\"{kind}\":{json}}}")?)
+    }
+
+    /// Appends the lines of another journal, but its last.
+    pub fn append(&mut self, file: &Path) -> Result<()> {
+        let open = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+        let mut before: Option<String> = None;
+        for line in BufReader::new(open).lines() {
+            if let Some(before) = before.replace(line?) {
+                self.lines += 1;
+                writeln!(self.file, "{before}")?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends the last line.

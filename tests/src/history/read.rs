@@ -31,7 +31,12 @@ const MESSAGES: &str = "SELECT json_build_object(
     'attempts', coalesce((
         SELECT json_agg(json_build_object(
             'attempt', a.attempt, 'status', a.status, 'started_at', a.started_at, 'finished_at', a.finished_at,
-            'evidence', CASE WHEN a.status = 'accepted' AND a.http_status BETWEEN 200 AND 299 THEN 'answer' END,
+            'over_at', coalesce((SELECT min(v.was_finished_at) FROM sms_outbox.evidence AS v
+                                  WHERE v.id = a.id AND v.attempt = a.attempt), a.finished_at),
+            'evidence', CASE WHEN a.status = 'accepted' THEN coalesce(
+                (SELECT min(v.source) FROM sms_outbox.evidence AS v
+                  WHERE v.id = a.id AND v.attempt = a.attempt AND v.verdict = 'accepted' AND v.was_finished_at IS NOT NULL),
+                CASE WHEN a.http_status BETWEEN 200 AND 299 THEN 'answer' END) END,
             'provider_message_id', a.provider_message_id,
             'resends', coalesce(p.resend_unclear, false),
             'claim_lost', coalesce(a.error_code = 'claim_lost', false)) ORDER BY a.attempt)

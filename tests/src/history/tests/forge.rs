@@ -41,7 +41,7 @@ pub(super) fn message(number: usize, status: &str, attempts: &[Value]) -> Value 
 pub(super) fn attempt(number: i64, status: &str) -> Value {
     let accepted = status == "accepted";
     json!({
-        "attempt": number, "status": status, "started_at": at(100 * number - 90), "finished_at": at(100 * number - 80),
+        "attempt": number, "status": status, "started_at": at(100 * number - 90), "finished_at": at(100 * number - 80), "over_at": at(100 * number - 80),
         "evidence": accepted.then_some("answer"), "provider_message_id": accepted.then(|| format!("p{number}")),
         "resends": false, "claim_lost": false,
     })

@@ -24,7 +24,7 @@ fn what_is_well_is_counted() {
 
 #[test]
 fn rule_1_two_live_attempts() {
-    breaks(1, SECOND_TRY, |j| j.message(SECOND_TRY)["attempts"][0]["finished_at"] = json!(at(112)));
+    breaks(1, SECOND_TRY, |j| j.message(SECOND_TRY)["attempts"][0]["over_at"] = json!(at(112)));
     breaks(1, SECOND_TRY, |j| j.message(SECOND_TRY)["attempts"][1]["attempt"] = json!(1));
     breaks(1, SECOND_TRY, |j| j.message(SECOND_TRY)["attempts"] = json!([attempt(2, "accepted")]));
     let lease = |number| json!({"lease": {"attempt": number, "started_at": at(15), "expires_at": at(25)}});
@@ -79,6 +79,17 @@ fn rule_3_accepted_twice() {
         accepted_twice(j);
         j.message(SECOND_TRY)["attempts"][1]["resends"] = json!(true);
     });
+    // What is unclear is not tried again either where the second try is refused.
+    let refused = |j: &mut Journals| {
+        let attempts = [attempt(1, "unclear"), attempt(2, "refused_content")];
+        *j.message(SECOND_TRY) = message(SECOND_TRY, "failed", &attempts)["message"].clone();
+        j.request(SECOND_TRY)["accepted"] = json!(false);
+    };
+    breaks(3, SECOND_TRY, refused);
+    holds(|j| {
+        refused(j);
+        j.retried(SECOND_TRY, 50);
+    });
     let mut journals = Journals::good();
     accepted_twice(&mut journals);
     assert_eq!(journals.check().counts.twice, 1);
@@ -113,7 +124,7 @@ fn rule_5_sent_without_proof() {
     breaks(5, CANCELED, |j| {
         j.message(CANCELED)["status"] = json!("sent");
     });
-    for proof in ["look_up", "receipt"] {
+    for proof in ["late answer", "look-up", "receipt", "operator"] {
         holds(|j| j.message(SENT)["attempts"][0]["evidence"] = json!(proof));
     }
 }
@@ -281,7 +292,12 @@ fn late_answers_are_allowed_what_they_are_allowed() {
         late(j);
         j.retried(SECOND_TRY, 50);
     });
-    breaks(1, SECOND_TRY, late);
+    breaks(3, SECOND_TRY, late);
+    breaks(1, SECOND_TRY, |j| {
+        late(j);
+        j.retried(SECOND_TRY, 50);
+        j.message(SECOND_TRY)["attempts"][0]["over_at"] = json!(at(115));
+    });
     // A claim that a failover lost is in the ledger with the time of its answer.
     breaks(2, SENT, |j| j.message(SENT)["attempts"][0]["started_at"] = json!(at(20)));
     holds(|j| {
