@@ -38,6 +38,10 @@ test-security: setup test-build ## Run the security gate alone: pgspot, cargo-de
 faults: test-build ## Run every test that injects a fault, within an hour, and print one table of them
 	@scripts/faults.sh
 
+.PHONY: pressure
+pressure: test-build ## Run the long tests under pressure: ten minutes of overload, a million waiting, ten million rows
+	@scripts/run.sh cargo test --locked -p sms-outbox-tests --test pressure -- --ignored --nocapture --test-threads 1
+
 .PHONY: bench-api
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
 	@scripts/bench.sh api $(ARGS)

@@ -7,7 +7,9 @@ AS $$
        AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.id >= lower_id AND s.id < upper_id)
        AND NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id >= lower_id AND l.id < upper_id)
        AND NOT EXISTS (SELECT FROM sms_outbox.ended AS e WHERE e.id >= lower_id AND e.id < upper_id)
-       AND NOT EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id >= lower_id AND a.id < upper_id AND a.finished_at >= sent_before)
+       -- The counts know it to the minute; the attempts of a day may be ten millions, and this is asked under the lock of a drop.
+       AND NOT EXISTS (SELECT FROM sms_outbox.tally AS t
+                        WHERE t.day = sms_outbox.day_of(lower_id) AND t.status = 'sent' AND t.minute > sent_before - interval '1 minute')
 $$;
 COMMENT ON FUNCTION sms_outbox.is_day_over(sms_outbox.message_id, sms_outbox.message_id, timestamptz) IS 'Whether every message between these ids is sent, and was before that time.';
 
@@ -38,10 +40,11 @@ BEGIN
             PERFORM set_config('lock_timeout', patience, true);
             RETURN false;
         END IF;
-        EXECUTE format('DROP TABLE %s, %s', partition.message, partition.attempt);
         DELETE FROM sms_outbox.tally AS t WHERE t.day = drop_day.day;
         INSERT INTO sms_outbox.maintenance (task, ran_at, "position") VALUES ('sweep ' || to_char(drop_day.day, 'YYYYMMDD'), '-infinity', partition.lower_id)
         ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET "position" = excluded."position";
+        -- The drop locks the parents, until the commit: so it comes last, and message, which enqueues need, last in it.
+        EXECUTE format('DROP TABLE %s, %s', partition.attempt, partition.message);
         PERFORM set_config('lock_timeout', patience, true);
         RETURN true;
     EXCEPTION WHEN lock_not_available THEN
@@ -177,8 +180,9 @@ BEGIN
                 -- The parents stay locked until the commit: that must come now, and the other days with the next call.
                 RETURN max_rows;
             END IF;
-        ELSIF (partition.day + 1)::timestamp AT TIME ZONE 'UTC' < sent_before THEN
-            -- The day stays for a few of its messages; the sent ones go one by one.
+        ELSIF (partition.day + 2)::timestamp AT TIME ZONE 'UTC' < sent_before THEN
+            -- A day later it is still not over, as it would be if its last messages had only ended a while after midnight: it stays
+            -- for a few of its messages, and the sent ones go one by one.
             SELECT array_agg(f.id) INTO batch
               FROM (SELECT a.id FROM sms_outbox.attempt AS a
                      WHERE a.id >= partition.lower_id AND a.id < partition.upper_id AND a.status = 'accepted' AND a.finished_at < sent_before

@@ -114,7 +114,7 @@ async fn sends_all_once_and_never_more_at_once_than_told() {
     bench.shutdown.cancel();
     assert_eq!(bench.worker.await.unwrap(), 0);
     assert!(ids.iter().all(|id| bench.provider.asked(*id) == 1));
-    assert_eq!(bench.provider.at_once.lock().unwrap().1, 7);
+    assert_eq!(bench.provider.at_once.lock().unwrap().1, 6, "one place is left to other apps");
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_stop_waits_for_what_is_in_flight_and_claims_nothing_more() {
     bench.shutdown.cancel();
     assert_eq!(bench.worker.await.unwrap(), 0);
     let count = |status| ids.iter().filter(|id| outbox.status(**id) == Some(status)).count();
-    assert_eq!((count(DispatchStatus::Sent), count(DispatchStatus::Pending)), (10, 20));
+    assert_eq!((count(DispatchStatus::Sent), count(DispatchStatus::Pending)), (8, 22));
 }
 
 #[tokio::test]
