@@ -1,7 +1,8 @@
 -- What time does to messages. Every task is bounded in rows, skips what others hold, and may run twice at once.
+-- Pages are read in the order of an index: a bitmap, which stale statistics may suggest, would be made of all that is there.
 
 CREATE FUNCTION sms_outbox.time_out_leases(max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
     over sms_outbox.outcome[];
@@ -20,7 +21,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.time_out_leases(integer) IS 'Ends leases that are over as unclear. By the clock of this server alone.';
 
 CREATE FUNCTION sms_outbox.stage_due(max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
     moved bigint;
@@ -44,7 +45,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.stage_due(integer) IS 'Moves messages whose time has come from scheduled to ready.';
 
 CREATE FUNCTION sms_outbox.expire(max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
     oldest CONSTANT timestamptz := now() - sms_outbox.setting('retention_pending')::interval;

@@ -146,7 +146,7 @@ async fn a_lost_answer_of_a_claim_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn an_outcome_is_kept_until_the_database_is_back() {
     let (outbox, ids) = queue(10);
-    let bench = start(&outbox, "w1", Pretend { takes: Duration::from_millis(50), ..Pretend::default() }, 10);
+    let bench = start(&outbox, "w1", Pretend { takes: Duration::from_millis(50), ..Pretend::default() }, 20);
     until("all are being sent", || all(&outbox, &ids, DispatchStatus::Sending)).await;
     outbox.set_away(true);
     until("the provider has taken all", || bench.provider.at_once.lock().unwrap().0 == 0).await;
