@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use sms_outbox_tests::Major;
+use sms_outbox_tests::{Fault, Major};
 
 use crate::measure::{QUIET, seen};
 use crate::shop::Shop;
@@ -14,6 +14,7 @@ async fn breaker(shop: &Shop) -> Result<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lets_one_probe_of_all_workers_through() -> Result<()> {
     let _shared = QUIET.read().await;
+    let mut fault = Fault::new("11", "a provider that fails: its breaker, over two workers", Major::V18);
     let mut shop = Shop::open(Major::V18, "breaker").await?;
     let _workers = [shop.worker()?.start().await?, shop.worker()?.start().await?];
     shop.install("sandbox", "max_in_flight => 4").await?;
@@ -43,12 +44,8 @@ async fn lets_one_probe_of_all_workers_through() -> Result<()> {
     shop.database.sql("UPDATE sms_outbox.app_health SET blocked_until = clock_timestamp()").await?;
     shop.wait_until_settled().await?;
     ensure!(breaker(&shop).await? == "closed", "app_stats shows a breaker that is not closed");
-    let unclear = "SELECT id::text FROM sms_outbox.outbox WHERE dispatch_status = 'dispatch_timeout'";
-    let unclear: Vec<String> = shop.database.admin().query(unclear, &[]).await?.iter().map(|row| row.get(0)).collect();
-    ensure!(
-        unclear.len() == asked.len() && unclear.iter().all(|id| asked.contains(&id.as_str())),
-        "unclear are {unclear:?}, asked for while it failed were {asked:?}"
-    );
+    fault.injected(failed.len() as u64);
+    fault.unclear(asked)?;
     // A probe that is answered opens the way for both, one request ahead of all others.
     let after = &seen(&shop).await?[failed.len()..];
     ensure!(after.len() == 200 - failed.len(), "{} requests after it", after.len());
@@ -58,5 +55,5 @@ async fn lets_one_probe_of_all_workers_through() -> Result<()> {
         .await?;
     ensure!(workers == 2, "only one worker went on");
     shop.expect_a_request_for_each_attempt().await?;
-    shop.close().await.map(drop)
+    shop.close_fault(fault).await.map(drop)
 }

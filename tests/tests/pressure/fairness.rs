@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use sms_outbox_tests::Major;
+use sms_outbox_tests::{Fault, Major};
 
-use crate::measure::{QUIET, time_to_request};
+use crate::measure::{QUIET, cancel_all, time_to_request};
 use crate::shop::Shop;
 
 /// Of each situation the median of so many.
@@ -20,6 +20,7 @@ fn is_fair(what: &str, idle: f64, took: f64) -> Result<()> {
 
 async fn one_beside_the_many(name: &str, many: i32) -> Result<()> {
     let _alone = QUIET.write().await;
+    let mut fault = Fault::new("22", &format!("{many} of another organization wait"), Major::V18);
     let mut shop = Shop::open(Major::V18, name).await?;
     let app = shop.install_for("many", "sandbox", shop.token("many"), "max_in_flight => 4").await?;
     shop.install_for("one", "sandbox", shop.token("one"), "").await?;
@@ -41,7 +42,10 @@ async fn one_beside_the_many(name: &str, many: i32) -> Result<()> {
     }
     let left: i64 = shop.database.value("SELECT count(*) FROM sms_outbox.ready", &[]).await?;
     ensure!(left > i64::from(many) * 9 / 10, "only {left} of the many were left");
-    shop.close().await.map(drop)
+    fault.injected(1);
+    cancel_all(&shop, "many").await?;
+    shop.wait_until_settled().await?;
+    shop.close_fault(fault).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +53,7 @@ async fn one_waits_behind_no_hundred_thousand() -> Result<()> {
     one_beside_the_many("hundred_thousand", 100_000).await
 }
 
-#[ignore = "a million messages: make pressure"]
+#[ignore = "a million messages: make faults"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_waits_behind_no_million() -> Result<()> {
     one_beside_the_many("million", 1_000_000).await
@@ -80,11 +84,7 @@ async fn beside_one_that_hangs(name: &str, seconds: u64) -> Result<()> {
     let hanging: bool = shop.database.value(hang, &[]).await?;
     ensure!(hanging, "it hung no longer while the others were measured");
     drop(alone);
-    shop.database
-        .sql(
-            "SELECT sms_outbox.cancel(filter => '{\"organization_id\": \"shop\"}', dry_run => false, max_rows => 1000)",
-        )
-        .await?;
+    cancel_all(&shop, "shop").await?;
     shop.wait_until_settled().await?;
     shop.close().await.map(drop)
 }

@@ -1,5 +1,7 @@
 //! What is measured, and from which source.
 
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -97,6 +99,15 @@ pub(crate) async fn time_to_request(shop: &mut Shop, organization: &str, more: &
         took.push(request.at as f64 - created);
     }
     Ok(percentile(&took, 50))
+}
+
+/// Cancels what an organization has waiting.
+pub(crate) async fn cancel_all(shop: &Shop, organization: &str) -> Result<()> {
+    let cancel = format!(
+        "SELECT moved FROM sms_outbox.cancel(filter => '{{\"organization_id\": \"{organization}\"}}', dry_run => false, max_rows => 10000)"
+    );
+    while shop.database.value::<i64>(&cancel, &[]).await? > 0 {}
+    Ok(())
 }
 
 /// Resident memory of a process, in KiB.

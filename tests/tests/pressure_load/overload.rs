@@ -8,7 +8,7 @@ use serde_json::json;
 use sms_outbox_tests::process::Signal;
 use sms_outbox_tests::{Major, Sandbox, patience};
 
-use crate::measure::{QUIET, keeps_to, percentile, resident, seen};
+use crate::measure::{QUIET, cancel_all, keeps_to, percentile, resident, seen};
 use crate::shop::Shop;
 
 /// What the provider takes a second; ten times as many come.
@@ -87,8 +87,7 @@ async fn overload(name: &str, lasts: Duration) -> Result<()> {
     let second = back.iter().filter(|at| **at < back[0] + 1000).count() as u32;
     ensure!(second <= BURST + RATE + RATE / 2, "{second} requests in the first second");
 
-    let cancel = "SELECT moved FROM sms_outbox.cancel(filter => '{\"organization_id\": \"shop\"}', dry_run => false, max_rows => 10000)";
-    while shop.database.value::<i64>(cancel, &[]).await? > 0 {}
+    cancel_all(&shop, "shop").await?;
     shop.wait_until_settled().await?;
     shop.close().await.map(drop)
 }
