@@ -47,7 +47,7 @@ async fn pinned(batches: usize) -> Result<()> {
     let cluster =
         Cluster::options(Major::V18).without_preload().set("shared_buffers", "128MB").set("autovacuum_naptime", "1s");
     let queue = Queue::on(Database::create(&cluster.start().await?, "shop").await?).await?;
-    let backlog = i32::try_from(batches * BATCH * 11 / 10)?;
+    let backlog = i32::try_from((batches * 11 / 10 + 3) * BATCH)?;
     let fill = "SELECT count(*) FROM generate_series(1, $1::int) AS n, sms_outbox_enqueue('0501234567', 'text ' || n, organization_id => 'shop')";
     queue.value::<i64>(fill, &[&backlog]).await?;
     let ids: Vec<String> = queue
@@ -60,6 +60,8 @@ async fn pinned(batches: usize) -> Result<()> {
     let mut ids = ids.into_iter();
     let worker = queue.connect_as("worker").await?;
     let some = batches / 10;
+    // The first ones plan.
+    drain(&worker, &mut ids, queue.app(), 3).await?;
     let before = drain(&worker, &mut ids, queue.app(), some).await?;
     let reader = queue.connect().await?;
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM sms_outbox.organization").await?;
