@@ -90,7 +90,7 @@ async fn pinned(batches: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claims_cost_the_same_while_the_horizon_is_pinned() -> Result<()> {
-    pinned(300).await
+    pinned(200).await
 }
 
 #[ignore = "two hundred thousand messages: make faults"]

@@ -129,7 +129,7 @@ async fn a_newcomer_waits_until_the_others_know_of_it() -> Result<()> {
     shop.install("sandbox", "max_in_flight => 6").await?;
     shop.rule(json!({"behaviour": "delay", "delay_ms": TAKES})).await?;
     let _first = shop.worker()?.start().await?;
-    shop.queue_many("shop", 400, "").await?;
+    shop.queue_many("shop", 240, "").await?;
     shop.database.wait_until("the first is busy", "SELECT count(*) > 12 FROM sms_outbox.attempt").await?;
     let _second = shop.worker()?.start().await?;
     let both = "SELECT count(DISTINCT worker) = 2 FROM sms_outbox.attempt";

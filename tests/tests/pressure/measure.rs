@@ -95,7 +95,8 @@ pub(crate) async fn time_to_request(shop: &mut Shop, organization: &str, more: &
         let created =
             "SELECT extract(epoch FROM created_at)::double precision * 1000 FROM sms_outbox.outbox WHERE id = $1::text";
         let created: f64 = shop.database.value(created, &[&sms.id]).await?;
-        let request = all.iter().find(|seen| seen.to == sms.to).context("the provider saw no request")?;
+        let same = |seen: &&Seen| seen.to.trim_start_matches('+') == sms.to.trim_start_matches('+');
+        let request = all.iter().find(same).context("the provider saw no request")?;
         took.push(request.at as f64 - created);
     }
     Ok(percentile(&took, 50))

@@ -137,9 +137,10 @@ impl Room {
         self.in_flight += 1;
         self.probe_spent = true;
         let charge = match self.flow {
-            // Nothing is known yet: this one alone will tell.
+            None => 0.0,
+            Some(Flow { unit: RateUnit::Messages, .. }) => 1.0,
+            // Where nothing is known yet, this one alone will tell.
             Some(Flow { unit: RateUnit::Segments, burst, .. }) => self.expected.unwrap_or(burst.max(1.0)),
-            _ => 1.0,
         };
         self.tokens -= charge;
         charge
@@ -162,7 +163,9 @@ impl Room {
     /// It did not go after all.
     pub(super) fn give_back(&mut self, charge: f64) {
         self.release();
-        self.tokens = (self.tokens + charge).min(self.flow.map_or(1.0, |flow| flow.burst));
+        if let Some(flow) = self.flow {
+            self.tokens = (self.tokens + charge).min(flow.burst);
+        }
     }
 
     /// An attempt ended.

@@ -138,6 +138,18 @@ fn segments_are_known_from_the_first_and_larger_ones_are_a_debt() {
 }
 
 #[test]
+fn a_limit_that_is_set_later_finds_no_debt() {
+    let mut room = Room::new(NOW, &app(1000, None, AppState::Open), 1, 0);
+    for _ in 0..500 {
+        let charge = room.take();
+        room.settle(charge, 3);
+        room.release();
+    }
+    room.read(NOW, &limited(1000, 10.0, 5, RateUnit::Segments), 1, 0);
+    assert_eq!(room.opening(NOW), Opening::Now);
+}
+
+#[test]
 fn what_did_not_go_costs_nothing() {
     let mut room = Room::new(NOW, &limited(1000, 10.0, 3, RateUnit::Segments), 1, 0);
     for _ in 0..10 {
