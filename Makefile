@@ -42,6 +42,10 @@ faults: test-build ## Run every test that injects a fault, within an hour, and p
 soak: test-build ## Load and random faults for MINUTES=60, drawn from SEED=7; writes a summary into docs/soak
 	@scripts/soak.sh
 
+.PHONY: pressure
+pressure: test-build ## Run the long tests of load: ten minutes of ten times too much, and ten million rows
+	@scripts/run.sh cargo test --locked -p sms-outbox-tests --test pressure_load -- --ignored --nocapture --test-threads 1
+
 .PHONY: bench-api
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
 	@scripts/bench.sh api $(ARGS)

@@ -42,6 +42,8 @@ CREATE TABLE sms_outbox.organization_app (
     weight integer NOT NULL CHECK (weight BETWEEN 1 AND 1000),
     max_in_flight integer NOT NULL CHECK (max_in_flight BETWEEN 1 AND 10000),
     rate double precision CHECK (rate > 0 AND rate <= 100000),
+    rate_unit text NOT NULL DEFAULT 'messages' CHECK (rate_unit IN ('messages', 'segments')),
+    burst integer CHECK (burst BETWEEN 1 AND 100000),
     resend_unclear boolean NOT NULL,
     paused_at timestamptz,
     paused_reason text,
@@ -50,7 +52,8 @@ CREATE TABLE sms_outbox.organization_app (
 );
 CREATE INDEX organization_app_by_organization ON sms_outbox.organization_app (organization_id, "position", app_id) WHERE uninstalled_at IS NULL;
 COMMENT ON TABLE sms_outbox.organization_app IS 'The installed provider integrations. An uninstalled one stays, for the history of its attempts.';
-COMMENT ON COLUMN sms_outbox.organization_app.rate IS 'Most messages a second over the whole fleet; NULL: no limit.';
+COMMENT ON COLUMN sms_outbox.organization_app.rate IS 'Most messages or segments (rate_unit) a second over the whole fleet; NULL: no limit.';
+COMMENT ON COLUMN sms_outbox.organization_app.burst IS 'Most of them at once after a pause; NULL: what one second of rate allows.';
 COMMENT ON COLUMN sms_outbox.organization_app.max_in_flight IS 'Most requests in flight over the whole fleet.';
 
 CREATE TABLE sms_outbox.app_health (

@@ -82,26 +82,29 @@ COMMENT ON VIEW sms_outbox.app_state IS 'Installed apps and whether they may be 
 
 CREATE FUNCTION sms_outbox.apps(organizations text[])
     RETURNS TABLE (app_id bigint, organization_id text, provider_slug text, name text, "position" integer, weight integer,
-                   max_in_flight integer, rate double precision, state text, blocked_seconds double precision)
+                   max_in_flight integer, rate double precision, rate_unit text, burst integer, state text, blocked_seconds double precision)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL RESTRICTED
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.weight, a.max_in_flight, a.rate, s.state, s.blocked_seconds
+    SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.weight, a.max_in_flight, a.rate, a.rate_unit,
+           coalesce(a.burst, ceil(a.rate)::integer), s.state, s.blocked_seconds
       FROM sms_outbox.organization_app AS a JOIN sms_outbox.app_state AS s ON s.app_id = a.app_id
      WHERE a.organization_id = ANY (organizations) AND a.uninstalled_at IS NULL
      ORDER BY a.organization_id, a."position", a.app_id;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.apps(text[]) IS 'The installed apps of these organizations, with the limits that hold over the whole fleet and whether each may be used now (open, paused, blocked for blocked_seconds, probe). No credentials: those come with a claim.';
+COMMENT ON FUNCTION sms_outbox.apps(text[]) IS 'The installed apps of these organizations, with the limits that hold over the whole fleet (burst: most messages, or segments, at once after a pause; NULL where rate is) and whether each may be used now (open, paused, blocked for blocked_seconds, probe). No credentials: those come with a claim.';
 
 CREATE FUNCTION sms_outbox.heartbeat(worker text, version text, host text, in_flight integer, claimed bigint, sent bigint, failed bigint)
     RETURNS SETOF text
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+    before CONSTANT timestamptz := (SELECT w.heartbeat_at FROM sms_outbox.worker AS w WHERE w.worker = heartbeat.worker);
 BEGIN
     IF heartbeat.worker IS NULL OR length(heartbeat.worker) NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'worker: a name of 1 to 100 characters is needed' USING ERRCODE = '22023', COLUMN = 'worker';
@@ -113,16 +116,17 @@ BEGIN
        SET version = excluded.version, host = excluded.host, heartbeat_at = excluded.heartbeat_at, in_flight = excluded.in_flight,
            claimed = excluded.claimed, sent = excluded.sent, failed = excluded.failed,
            started_at = CASE WHEN excluded.claimed < w.claimed THEN excluded.started_at ELSE w.started_at END;
-    -- Four missed beats of the worker's five seconds: whoever is silent for longer gets no share.
+    -- Whoever misses five beats gets no share any more. Counted from this worker's last beat but one: where the database was
+    -- away nobody could beat, and the first to come back would take the limits of all.
     RETURN QUERY SELECT w.worker FROM sms_outbox.worker AS w
-                  WHERE w.heartbeat_at > clock_timestamp() - interval '20 seconds' ORDER BY w.worker;
+                  WHERE w.heartbeat_at > coalesce(before, clock_timestamp()) - interval '10 seconds' ORDER BY w.worker;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.heartbeat(text, text, text, integer, bigint, bigint, bigint) IS 'Says that this worker lives, with its attempts in flight and its counters since its start; to be called every 5 seconds. Returns the names of all workers heard of in the last 20 seconds, this one included: the work is shared among them.';
+COMMENT ON FUNCTION sms_outbox.heartbeat(text, text, text, integer, bigint, bigint, bigint) IS 'Says that this worker lives, with its attempts in flight and its counters since its start; to be called every 2 seconds. Returns the names of all workers heard of in the 10 seconds before this one''s last call, this one included: the work is shared among them. A worker that is new among others claims nothing until they have had time for a call.';
 
 CREATE FUNCTION sms_outbox.goodbye(worker text) RETURNS void
     LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     DELETE FROM sms_outbox.worker AS w WHERE w.worker = goodbye.worker
 $$;
-COMMENT ON FUNCTION sms_outbox.goodbye(text) IS 'Called by a worker that has ended in order: the others take over its share at once, instead of after 20 seconds.';
+COMMENT ON FUNCTION sms_outbox.goodbye(text) IS 'Called by a worker that has ended in order: the others take over its share at once, instead of after 10 seconds.';

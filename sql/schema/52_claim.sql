@@ -18,7 +18,7 @@ COMMENT ON FUNCTION sms_outbox.require_read_committed() IS 'Called first by ever
 
 CREATE FUNCTION sms_outbox.claim(worker text, ids sms_outbox.message_id[], apps bigint[])
     RETURNS TABLE (id sms_outbox.message_id, result text, attempt smallint, app_id bigint, provider_slug text, lease_seconds double precision,
-                   mobile text, message text, sender text, config jsonb, traceparent text, waited_seconds double precision, organization_id text)
+                   mobile text, message text, sender text, config jsonb, traceparent text, waited_seconds double precision, organization_id text, segments smallint)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
     -- Whatever the statistics say: keys are looked up, and the payloads are hashed, not compared each with each.
@@ -123,7 +123,7 @@ BEGIN
            CASE WHEN j.result = 'leased' AND row_number() OVER (PARTITION BY j.app_id, j.result ORDER BY j.place) = 1 THEN a.config END,
            m.meta ->> 'traceparent',
            CASE j.result WHEN 'leased' THEN greatest(extract(epoch FROM clock_timestamp() - j.since), 0)::double precision END,
-           j.organization_id
+           j.organization_id, m.segments
       FROM judged AS j
       LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = j.app_id AND j.result = 'leased'
       LEFT JOIN sms_outbox.message AS m ON m.id = j.id AND m.id = ANY (ids) AND m.id BETWEEN lowest AND highest AND j.result = 'leased'
@@ -131,7 +131,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.claim(text, sms_outbox.message_id[], bigint[]) IS
-'Takes messages out of the queue, one attempt each: message ids[n] by app apps[n]. Commit before any byte goes to a provider. Answers for each distinct id, in the order asked: leased (then with everything needed for one attempt; the lease lasts lease_seconds; config stands on the first row of each app; traceparent is that of meta; waited_seconds is the time since the message was due), gone (moved by somebody else, out of time, or unknown), locked (held at this moment: ask again), app_unavailable (the app is paused, blocked, uninstalled, of another organization, not the pinned provider, or refused this message: read apps() again). An app of NULL says that no installed app matches: where that is true the message ends (as dispatch_timeout where an earlier attempt is unclear), and the answer is failed. Refuses isolation levels above READ COMMITTED (0A000); makes itself durable where synchronous_commit is off.';
+'Takes messages out of the queue, one attempt each: message ids[n] by app apps[n]. Commit before any byte goes to a provider. Answers for each distinct id, in the order asked: leased (then with everything needed for one attempt; the lease lasts lease_seconds; config stands on the first row of each app; traceparent is that of meta; waited_seconds is the time since the message was due; segments is what it costs of a rate in segments), gone (moved by somebody else, out of time, or unknown), locked (held at this moment: ask again), app_unavailable (the app is paused, blocked, uninstalled, of another organization, not the pinned provider, or refused this message: read apps() again). An app of NULL says that no installed app matches: where that is true the message ends (as dispatch_timeout where an earlier attempt is unclear), and the answer is failed. Refuses isolation levels above READ COMMITTED (0A000); makes itself durable where synchronous_commit is off.';
 
 CREATE FUNCTION sms_outbox.leases(worker text)
     RETURNS TABLE (id sms_outbox.message_id, attempt smallint, app_id bigint, started_at timestamptz, expires_at timestamptz)

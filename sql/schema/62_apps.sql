@@ -82,7 +82,8 @@ COMMENT ON FUNCTION sms_outbox.check_config(text, jsonb) IS 'Refuses (22023) an 
 
 CREATE FUNCTION sms_outbox.install_app(
     organization_id text, provider_slug text, name text, config jsonb, "position" integer DEFAULT 100, weight integer DEFAULT 1,
-    max_in_flight integer DEFAULT 16, rate double precision DEFAULT NULL, resend_unclear boolean DEFAULT false) RETURNS bigint
+    max_in_flight integer DEFAULT 16, rate double precision DEFAULT NULL, resend_unclear boolean DEFAULT false,
+    rate_unit text DEFAULT 'messages', burst integer DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -91,22 +92,25 @@ DECLARE
 BEGIN
     PERFORM sms_outbox.check_organization_id(install_app.organization_id);
     PERFORM sms_outbox.require_organization(install_app.organization_id);
-    PERFORM sms_outbox.check_app(install_app.name, install_app."position", install_app.weight, install_app.max_in_flight, install_app.rate);
+    PERFORM sms_outbox.check_app(install_app.name, install_app."position", install_app.weight, install_app.max_in_flight, install_app.rate,
+                                 install_app.rate_unit, install_app.burst);
     PERFORM sms_outbox.check_config(install_app.provider_slug, install_app.config);
     PERFORM sms_outbox.prepare_partitions();
     INSERT INTO sms_outbox.organization (organization_id) VALUES (install_app.organization_id) ON CONFLICT DO NOTHING;
-    INSERT INTO sms_outbox.organization_app AS a (organization_id, provider_slug, name, config, "position", weight, max_in_flight, rate, resend_unclear)
+    INSERT INTO sms_outbox.organization_app AS a (organization_id, provider_slug, name, config, "position", weight, max_in_flight, rate, resend_unclear, rate_unit, burst)
     VALUES (install_app.organization_id, install_app.provider_slug, install_app.name, install_app.config, install_app."position",
-            install_app.weight, install_app.max_in_flight, install_app.rate, coalesce(install_app.resend_unclear, false))
+            install_app.weight, install_app.max_in_flight, install_app.rate, coalesce(install_app.resend_unclear, false),
+            install_app.rate_unit, install_app.burst)
     RETURNING a.app_id INTO new_id;
     PERFORM sms_outbox.wake();
     RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.install_app(text, text, text, jsonb, integer, integer, integer, double precision, boolean) IS
-'Installs a provider integration for an organization and returns its app id. config holds credentials and options as the provider''s catalog entry names them. Apps of lower position are tried first; among equal positions weight is their share. max_in_flight (requests) and rate (messages a second) hold over the whole fleet of workers. resend_unclear: an attempt with an unclear end is made again, at the risk of a second SMS.';
+COMMENT ON FUNCTION sms_outbox.install_app(text, text, text, jsonb, integer, integer, integer, double precision, boolean, text, integer) IS
+'Installs a provider integration for an organization and returns its app id. config holds credentials and options as the provider''s catalog entry names them. Apps of lower position are tried first; among equal positions weight is their share. max_in_flight (requests) and rate (messages a second, or segments where rate_unit says so) hold over the whole fleet of workers; burst is how many messages or segments may go at once after a pause (NULL: what one second of rate allows). resend_unclear: an attempt with an unclear end is made again, at the risk of a second SMS.';
 
-CREATE FUNCTION sms_outbox.check_app(name text, "position" integer, weight integer, max_in_flight integer, rate double precision) RETURNS void
+CREATE FUNCTION sms_outbox.check_app(
+    name text, "position" integer, weight integer, max_in_flight integer, rate double precision, rate_unit text, burst integer) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -115,7 +119,9 @@ DECLARE
         WHEN "position" IS NULL OR "position" NOT BETWEEN 0 AND 1000000 THEN 'position: it must be between 0 and 1000000'
         WHEN weight IS NULL OR weight NOT BETWEEN 1 AND 1000 THEN 'weight: it must be between 1 and 1000'
         WHEN max_in_flight IS NULL OR max_in_flight NOT BETWEEN 1 AND 10000 THEN 'max_in_flight: it must be between 1 and 10000'
-        WHEN NOT (rate > 0 AND rate <= 100000) THEN 'rate: it must be above 0 and at most 100000 messages a second, or NULL for no limit'
+        WHEN NOT (rate > 0 AND rate <= 100000) THEN 'rate: it must be above 0 and at most 100000 a second, or NULL for no limit'
+        WHEN rate_unit IS NULL OR rate_unit NOT IN ('messages', 'segments') THEN 'rate_unit: it must be messages or segments'
+        WHEN burst NOT BETWEEN 1 AND 100000 THEN 'burst: it must be between 1 and 100000, or NULL for what one second of rate allows'
     END;
 BEGIN
     IF field IS NOT NULL THEN
@@ -123,7 +129,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.check_app(text, integer, integer, integer, double precision) IS 'Refuses (22023) values out of bounds for an app.';
+COMMENT ON FUNCTION sms_outbox.check_app(text, integer, integer, integer, double precision, text, integer) IS 'Refuses (22023) values out of bounds for an app.';
 
 CREATE FUNCTION sms_outbox.installed_app(app_id bigint) RETURNS sms_outbox.organization_app
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -145,7 +151,8 @@ COMMENT ON FUNCTION sms_outbox.installed_app(bigint) IS 'The app, locked for a c
 
 CREATE FUNCTION sms_outbox.update_app(
     app_id bigint, config jsonb DEFAULT NULL, name text DEFAULT NULL, "position" integer DEFAULT NULL, weight integer DEFAULT NULL,
-    max_in_flight integer DEFAULT NULL, rate double precision DEFAULT NULL, resend_unclear boolean DEFAULT NULL) RETURNS void
+    max_in_flight integer DEFAULT NULL, rate double precision DEFAULT NULL, resend_unclear boolean DEFAULT NULL,
+    rate_unit text DEFAULT NULL, burst integer DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -157,8 +164,10 @@ BEGIN
     app.weight := coalesce(weight, app.weight);
     app.max_in_flight := coalesce(max_in_flight, app.max_in_flight);
     app.rate := CASE WHEN rate = 0 THEN NULL ELSE coalesce(rate, app.rate) END;
+    app.rate_unit := coalesce(rate_unit, app.rate_unit);
+    app.burst := CASE WHEN burst = 0 THEN NULL ELSE coalesce(burst, app.burst) END;
     app.resend_unclear := coalesce(resend_unclear, app.resend_unclear);
-    PERFORM sms_outbox.check_app(app.name, app."position", app.weight, app.max_in_flight, app.rate);
+    PERFORM sms_outbox.check_app(app.name, app."position", app.weight, app.max_in_flight, app.rate, app.rate_unit, app.burst);
     IF config IS NOT NULL THEN
         PERFORM sms_outbox.check_config(app.provider_slug, config);
         -- New credentials deserve a new try: what the old ones were refused for is forgotten.
@@ -166,12 +175,12 @@ BEGIN
     END IF;
     UPDATE sms_outbox.organization_app AS a
        SET config = app.config, name = app.name, "position" = app."position", weight = app.weight,
-           max_in_flight = app.max_in_flight, rate = app.rate, resend_unclear = app.resend_unclear
+           max_in_flight = app.max_in_flight, rate = app.rate, rate_unit = app.rate_unit, burst = app.burst, resend_unclear = app.resend_unclear
      WHERE a.app_id = app.app_id;
     PERFORM sms_outbox.wake();
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean) IS 'Changes an installed app; NULL leaves as it is, a rate of 0 removes the limit. config replaces the whole configuration, and closes the app''s breaker. Claims made from now on use the new one.';
+COMMENT ON FUNCTION sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean, text, integer) IS 'Changes an installed app; NULL leaves as it is, a rate of 0 removes the limit, a burst of 0 makes it what one second of rate allows. config replaces the whole configuration, and closes the app''s breaker. Claims made from now on use the new one.';
 
 CREATE FUNCTION sms_outbox.app_credentials(app bigint DEFAULT NULL)
     RETURNS TABLE (app_id bigint, organization_id text, provider_slug text, config jsonb)

@@ -7,7 +7,9 @@ AS $$
        AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.id >= lower_id AND s.id < upper_id)
        AND NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id >= lower_id AND l.id < upper_id)
        AND NOT EXISTS (SELECT FROM sms_outbox.ended AS e WHERE e.id >= lower_id AND e.id < upper_id)
-       AND NOT EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id >= lower_id AND a.id < upper_id AND a.finished_at >= sent_before)
+       -- The counts know it to the minute; the attempts of a day may be ten millions, and this is asked under the lock of a drop.
+       AND NOT EXISTS (SELECT FROM sms_outbox.tally AS t
+                        WHERE t.day = sms_outbox.day_of(lower_id) AND t.status = 'sent' AND t.minute > sent_before - interval '1 minute')
 $$;
 COMMENT ON FUNCTION sms_outbox.is_day_over(sms_outbox.message_id, sms_outbox.message_id, timestamptz) IS 'Whether every message between these ids is sent, and was before that time.';
 
@@ -38,10 +40,11 @@ BEGIN
             PERFORM set_config('lock_timeout', patience, true);
             RETURN false;
         END IF;
-        EXECUTE format('DROP TABLE %s, %s', partition.message, partition.attempt);
         DELETE FROM sms_outbox.tally AS t WHERE t.day = drop_day.day;
         INSERT INTO sms_outbox.maintenance (task, ran_at, "position") VALUES ('sweep ' || to_char(drop_day.day, 'YYYYMMDD'), '-infinity', partition.lower_id)
         ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET "position" = excluded."position";
+        -- The drop locks the parents, until the commit: so it comes last, and message, which enqueues need, last in it.
+        EXECUTE format('DROP TABLE %s, %s', partition.attempt, partition.message);
         PERFORM set_config('lock_timeout', patience, true);
         RETURN true;
     EXCEPTION WHEN lock_not_available THEN
@@ -76,25 +79,25 @@ $$;
 COMMENT ON FUNCTION sms_outbox.forget(sms_outbox.message_id[]) IS 'Deletes ended messages with all that belongs to them. Internal: prune() calls it.';
 
 CREATE FUNCTION sms_outbox.prune_keys(lower_id sms_outbox.message_id, upper_id sms_outbox.message_id, max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
+    most CONSTANT integer := max_rows * 10;
     behind sms_outbox.message_id;
+    reached sms_outbox.message_id;
+    read bigint;
     batch sms_outbox.message_id[];
 BEGIN
     SELECT m."position" INTO behind FROM sms_outbox.maintenance AS m WHERE m.task = 'prune' AND m."position" >= lower_id AND m."position" < upper_id;
-    SELECT array_agg(k.id ORDER BY k.id) INTO batch
-      FROM (SELECT m.id FROM sms_outbox.message AS m
-             WHERE m.id >= coalesce(behind, lower_id) AND m.id < upper_id AND m.idempotency_key IS NOT NULL
-             ORDER BY m.id LIMIT max_rows) AS k;
-    IF batch IS NULL THEN
-        RETURN 0;
-    END IF;
+    -- Few messages have a key, perhaps none: what is read is bounded, not what is found.
+    SELECT count(*), (array_agg(k.id ORDER BY k.id DESC))[1], array_agg(k.id) FILTER (WHERE k.keyed) INTO read, reached, batch
+      FROM (SELECT m.id, m.idempotency_key IS NOT NULL AS keyed FROM sms_outbox.message AS m
+             WHERE m.id >= coalesce(behind, lower_id) AND m.id < upper_id ORDER BY m.id LIMIT most) AS k;
     DELETE FROM sms_outbox.idempotency AS i
      USING sms_outbox.message AS m
      WHERE m.id = ANY (batch) AND i.organization_id = m.organization_id AND i.key = m.idempotency_key AND i.id = m.id;
-    UPDATE sms_outbox.maintenance AS m SET "position" = batch[cardinality(batch)] WHERE m.task = 'prune';
-    RETURN CASE WHEN cardinality(batch) < max_rows THEN 0 ELSE cardinality(batch) END;
+    UPDATE sms_outbox.maintenance AS m SET "position" = coalesce(reached, behind) WHERE m.task = 'prune';
+    RETURN CASE WHEN read < most THEN 0 ELSE max_rows END;
 END
 $$;
 COMMENT ON FUNCTION sms_outbox.prune_keys(sms_outbox.message_id, sms_outbox.message_id, integer) IS 'Forgets the next idempotency keys of a day that is about to be dropped; 0 when none are left. Internal: prune() calls it.';
@@ -133,7 +136,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.sweep_dropped_days(integer) IS 'Deletes receipts and evidence of days that were dropped, so many messages at most; returns of how many. After the drop, when no more can come: a receipt is recorded only where its attempt is. Internal: prune() calls it.';
 
 CREATE FUNCTION sms_outbox.prune(max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
     sent_before CONSTANT timestamptz := now() - sms_outbox.setting('retention_sent')::interval;
@@ -177,8 +180,9 @@ BEGIN
                 -- The parents stay locked until the commit: that must come now, and the other days with the next call.
                 RETURN max_rows;
             END IF;
-        ELSIF (partition.day + 1)::timestamp AT TIME ZONE 'UTC' < sent_before THEN
-            -- The day stays for a few of its messages; the sent ones go one by one.
+        ELSIF (partition.day + 2)::timestamp AT TIME ZONE 'UTC' < sent_before THEN
+            -- A day later it is still not over, as it would be if its last messages had only ended a while after midnight: it stays
+            -- for a few of its messages, and the sent ones go one by one.
             SELECT array_agg(f.id) INTO batch
               FROM (SELECT a.id FROM sms_outbox.attempt AS a
                      WHERE a.id >= partition.lower_id AND a.id < partition.upper_id AND a.status = 'accepted' AND a.finished_at < sent_before

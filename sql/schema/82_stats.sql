@@ -6,7 +6,7 @@ SELECT o.organization_id, o.default_region, o.time_zone, o.paused_at IS NOT NULL
 COMMENT ON VIEW sms_outbox.organizations IS 'The organizations and their settings.';
 
 CREATE VIEW sms_outbox.apps_installed AS
-SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.weight, a.max_in_flight, a.rate, a.resend_unclear,
+SELECT a.app_id, a.organization_id, a.provider_slug, a.name, a."position", a.weight, a.max_in_flight, a.rate, a.rate_unit, a.burst, a.resend_unclear,
        a.paused_at IS NOT NULL AS paused, a.paused_reason, s.state,
        ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(a.config) AS k ORDER BY k) AS config_set,
        coalesce((SELECT pg_catalog.jsonb_object_agg(h.field, h.held)
@@ -117,6 +117,6 @@ COMMENT ON VIEW sms_outbox.role_bindings IS 'What bind_role() ties roles to; NUL
 
 CREATE VIEW sms_outbox.worker_stats AS
 SELECT w.worker AS name, w.version, w.host, w.started_at, w.heartbeat_at AS heartbeat,
-       w.heartbeat_at > pg_catalog.clock_timestamp() - interval '20 seconds' AS alive, w.in_flight, w.claimed, w.sent, w.failed
+       w.heartbeat_at > pg_catalog.clock_timestamp() - interval '10 seconds' AS alive, w.in_flight, w.claimed, w.sent, w.failed
   FROM sms_outbox.worker AS w;
 COMMENT ON VIEW sms_outbox.worker_stats IS 'The workers heard of in the last day; counters since their start.';

@@ -14,7 +14,7 @@ DECLARE
     names text;
     since timestamptz;
 BEGIN
-    SELECT count(*) INTO alive FROM sms_outbox.worker AS w WHERE w.heartbeat_at > clock_timestamp() - interval '20 seconds';
+    SELECT count(*) INTO alive FROM sms_outbox.worker AS w WHERE w.heartbeat_at > clock_timestamp() - interval '10 seconds';
     -- The head of the log of each priority, not the whole queue.
     SELECT max(now() - head.since) INTO oldest
       FROM generate_series(0, 2) AS p (priority)
@@ -22,7 +22,7 @@ BEGIN
                            WHERE r.server = this_server AND r.priority = p.priority ORDER BY r.xid, r.id LIMIT 1) AS head;
     "check" := 'worker_alive';
     status := CASE WHEN alive > 0 THEN 'ok' WHEN oldest IS NOT NULL THEN 'critical' ELSE 'warn' END;
-    detail := CASE WHEN alive > 0 THEN alive || ' alive' ELSE 'no worker has reported in the last 20 s; start one: sms-outbox worker' END;
+    detail := CASE WHEN alive > 0 THEN alive || ' alive' ELSE 'no worker has reported in the last 10 s; start one: sms-outbox worker' END;
     RETURN NEXT;
 
     "check" := 'old_pending';

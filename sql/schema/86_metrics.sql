@@ -87,7 +87,7 @@ BEGIN
         UNION ALL
         SELECT 'app_paused', a.labels, count(*) FILTER (WHERE a.paused) FROM app AS a WHERE a.installed GROUP BY 2
         UNION ALL
-        SELECT 'workers_alive', '{}', count(*) FROM sms_outbox.worker AS w WHERE w.heartbeat_at > at - interval '20 seconds'
+        SELECT 'workers_alive', '{}', count(*) FROM sms_outbox.worker AS w WHERE w.heartbeat_at > at - interval '10 seconds'
         UNION ALL
         SELECT 'maintenance_last_run_timestamp_seconds', jsonb_build_object('task', t.task), extract(epoch FROM t.ran_at) FROM task AS t
         UNION ALL

@@ -120,8 +120,8 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     sms_outbox.set_organization(text, text, text, integer, integer, integer, integer, text[], text[], text[]),
     sms_outbox.pause_organization(text, text), sms_outbox.resume_organization(text),
-    sms_outbox.install_app(text, text, text, jsonb, integer, integer, integer, double precision, boolean),
-    sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean),
+    sms_outbox.install_app(text, text, text, jsonb, integer, integer, integer, double precision, boolean, text, integer),
+    sms_outbox.update_app(bigint, jsonb, text, integer, integer, integer, double precision, boolean, text, integer),
     sms_outbox.uninstall_app(bigint), sms_outbox.pause_app(bigint, text), sms_outbox.resume_app(bigint),
     sms_outbox.cancel(sms_outbox.message_id), sms_outbox.cancel(jsonb, boolean, integer),
     sms_outbox.retry(sms_outbox.message_id), sms_outbox.retry(jsonb, boolean, integer), sms_outbox.survey(jsonb),

@@ -96,9 +96,9 @@ async fn counters_never_fall(major: Major) -> Result<()> {
     let mut before: Vec<(String, Value, f64)> = Vec::new();
     for change in [
         "SELECT",
-        "SELECT sms_outbox.fold_tallies()",
+        "SELECT sms_outbox.fold_tallies(10000)",
         &format!("SELECT sms_outbox.retry('{unclear}')"),
-        "UPDATE sms_outbox.app_tally SET minute = minute - interval '2 hours'; SELECT sms_outbox.fold_tallies()",
+        "UPDATE sms_outbox.app_tally SET minute = minute - interval '2 hours'; SELECT sms_outbox.fold_tallies(10000)",
         &format!("SELECT sms_outbox.uninstall_app({gone})"),
         "DELETE FROM sms_outbox.tally",
         &format!("SELECT sms_outbox.uninstall_app({})", queue.app()),

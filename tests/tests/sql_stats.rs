@@ -197,7 +197,7 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
             "worker_alive",
             "ok: 1 alive",
             "UPDATE sms_outbox.worker SET heartbeat_at = now() - interval '21 s'",
-            "warn: no worker has reported in the last 20 s; start one",
+            "warn: no worker has reported in the last 10 s; start one",
         ),
         (
             "old_pending",
@@ -209,7 +209,7 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
             "worker_alive",
             "critical: no worker",
             "SELECT",
-            "critical: no worker has reported in the last 20 s; start one",
+            "critical: no worker has reported in the last 10 s; start one",
         ),
         (
             "old_pending",

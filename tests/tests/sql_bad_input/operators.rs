@@ -59,6 +59,9 @@ pub(crate) fn operators() -> Vec<Bad> {
         bad(install("max_in_flight => 0"), "22023", "max_in_flight", "between 1 and 10000", ""),
         bad(install("rate => 0"), "22023", "rate", "above 0 and at most 100000", ""),
         bad(install("rate => 'NaN'"), "22023", "rate", "above 0 and at most 100000", ""),
+        bad(install("rate_unit => 'texts'"), "22023", "rate_unit", "messages or segments", ""),
+        bad(install("rate_unit => NULL"), "22023", "rate_unit", "messages or segments", ""),
+        bad(install("burst => 0"), "22023", "burst", "between 1 and 100000", ""),
         bad(
             "SELECT sms_outbox.set_organization('shop', default_region => 'sa')",
             "22023",

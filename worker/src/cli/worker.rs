@@ -50,9 +50,9 @@ pub(super) struct WorkerArgs {
     /// Ask no provider what became of unclear attempts
     #[arg(long, env = "SMS_OUTBOX_NO_LOOK_UP")]
     no_look_up: bool,
-    /// How often the worker says that it lives [1s to 10s]
-    #[arg(long, env = "SMS_OUTBOX_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "5s",
-          value_parser = duration(Duration::from_secs(1), Duration::from_secs(10)))]
+    /// How often the worker says that it lives: others take over its part of the work after 10s of silence [1s to 4s]
+    #[arg(long, env = "SMS_OUTBOX_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "2s",
+          value_parser = duration(Duration::from_secs(1), Duration::from_secs(4)))]
     heartbeat_interval: Duration,
     /// Answer GET /metrics for Prometheus at this address, where anybody who reaches it may read them; nowhere, if not given
     #[arg(long, env = "SMS_OUTBOX_METRICS_LISTEN", value_name = "ADDRESS", value_parser = config::address)]

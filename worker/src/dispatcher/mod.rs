@@ -27,9 +27,6 @@ use crate::metrics::worker::{Cause, woken};
 use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
 use crate::scheduler::Scheduler;
 
-/// Few large claims beat many small ones, and one never holds back more than this from other workers.
-const LARGEST_CLAIM: usize = 256;
-
 /// How often leases are compared with what is in flight: an answer of `claim` may have been lost.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -200,7 +197,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
 
     /// Claims what the scheduler picks, and begins the attempts.
     async fn claim(&mut self) -> Result<bool, OutboxError> {
-        let free = self.options.concurrency.saturating_sub(self.in_flight.len()).min(LARGEST_CLAIM);
+        let free = self.options.concurrency.saturating_sub(self.in_flight.len());
         let claims = self.scheduler.plan(self.now(), free);
         if claims.is_empty() {
             return Ok(false);

@@ -57,6 +57,14 @@ async fn start_metrics(settings: &WorkerSettings) -> anyhow::Result<Option<JoinH
     Ok(Some(tokio::spawn(metrics::serve(listener, exporter))))
 }
 
+/// Waits until this worker knows of the others, and they of it: until their next beat, and a while to act on it, each takes
+/// what is now this one's part of the limits.
+async fn meet(mut workers: watch::Receiver<Vec<String>>, beat: Duration) {
+    if workers.wait_for(|live| !live.is_empty()).await.is_ok_and(|live| live.len() > 1) {
+        tokio::time::sleep(beat * 3 / 2).await;
+    }
+}
+
 /// Runs a worker: until `shutdown` (drain, then end) or `abort` (end now).
 pub async fn run(
     settings: WorkerSettings,
@@ -88,7 +96,7 @@ pub async fn run(
 
     let counters = Arc::new(Counters::default());
     let wake = Arc::new(Notify::new());
-    let (live, workers) = watch::channel(vec![worker.clone()]);
+    let (live, workers) = watch::channel(Vec::new());
     let measured = Arc::new(Measured((*outbox).clone()));
     let heart = tokio::spawn(heart::run(
         measured.clone(),
@@ -99,6 +107,7 @@ pub async fn run(
     ));
     let ear = settings.listen.then(|| tokio::spawn(notifier::run((*outbox).clone(), wake.clone())));
 
+    let (others, stop, abandon) = (workers.clone(), shutdown.clone(), abort.clone());
     let signals = Signals { wake, workers, shutdown, abort, counters };
     let options = Options {
         concurrency: settings.concurrency,
@@ -120,6 +129,11 @@ pub async fn run(
     let scheduler = Scheduler::new(&*worker, Limits::default());
     let dispatcher = Dispatcher::new(measured, Arc::new(Measured(delivery)), scheduler, options, signals);
     tracing::info!(worker, database = %outbox.target(), concurrency = settings.concurrency, listen = settings.listen, "worker ready");
+    tokio::select! {
+        () = meet(others, settings.heartbeat_interval) => {}
+        () = stop.cancelled() => {}
+        () = abandon.cancelled() => {}
+    }
     let left = dispatcher.run().await;
 
     for task in [Some(heart), ear, scrapes, reconciler].into_iter().flatten() {

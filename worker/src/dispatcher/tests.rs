@@ -114,7 +114,7 @@ async fn sends_all_once_and_never_more_at_once_than_told() {
     bench.shutdown.cancel();
     assert_eq!(bench.worker.await.unwrap(), 0);
     assert!(ids.iter().all(|id| bench.provider.asked(*id) == 1));
-    assert_eq!(bench.provider.at_once.lock().unwrap().1, 7);
+    assert_eq!(bench.provider.at_once.lock().unwrap().1, 6, "one place is left to other apps");
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_lost_answer_of_a_claim_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn an_outcome_is_kept_until_the_database_is_back() {
     let (outbox, ids) = queue(10);
-    let bench = start(&outbox, "w1", Pretend { takes: Duration::from_millis(50), ..Pretend::default() }, 10);
+    let bench = start(&outbox, "w1", Pretend { takes: Duration::from_millis(50), ..Pretend::default() }, 20);
     until("all are being sent", || all(&outbox, &ids, DispatchStatus::Sending)).await;
     outbox.set_away(true);
     until("the provider has taken all", || bench.provider.at_once.lock().unwrap().0 == 0).await;
@@ -176,7 +176,7 @@ async fn a_stop_waits_for_what_is_in_flight_and_claims_nothing_more() {
     bench.shutdown.cancel();
     assert_eq!(bench.worker.await.unwrap(), 0);
     let count = |status| ids.iter().filter(|id| outbox.status(**id) == Some(status)).count();
-    assert_eq!((count(DispatchStatus::Sent), count(DispatchStatus::Pending)), (10, 20));
+    assert_eq!((count(DispatchStatus::Sent), count(DispatchStatus::Pending)), (8, 22));
 }
 
 #[tokio::test]

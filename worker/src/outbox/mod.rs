@@ -107,6 +107,33 @@ pub enum AppState {
     Probe,
 }
 
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RateUnit {
+    /// Each message is one.
+    Messages,
+    /// Each message is as many as it has segments.
+    Segments,
+}
+
+/// How much an app may be handed over time, over the whole fleet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// So many a second.
+    pub per_second: f64,
+    /// At most so many at once, after a pause.
+    pub burst: u32,
+    /// So many of what.
+    pub unit: RateUnit,
+}
+
+impl Rate {
+    /// So many messages a second, and as many at once.
+    pub fn of_messages(per_second: f64) -> Self {
+        Self { per_second, burst: per_second.ceil().max(1.0) as u32, unit: RateUnit::Messages }
+    }
+}
+
 /// An organization app as the scheduler needs it: policy, no credentials.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
@@ -122,8 +149,8 @@ pub struct App {
     pub weight: u32,
     /// Most requests in flight over the whole fleet.
     pub max_in_flight: u32,
-    /// Most messages a second over the whole fleet; `None` is no limit.
-    pub rate: Option<f64>,
+    /// Most over time; `None` is no limit.
+    pub rate: Option<Rate>,
     /// Whether it may be used now.
     pub state: AppState,
 }
@@ -164,6 +191,8 @@ pub struct Lease {
     pub traceparent: Option<TraceParent>,
     /// How long it had waited at the claim, from when it was first due.
     pub waited: Duration,
+    /// Parts that the text is sent in: what it costs of a rate in segments.
+    pub segments: u16,
 }
 
 /// What became of one [`Claim`].

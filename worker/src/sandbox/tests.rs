@@ -88,6 +88,7 @@ impl Bench {
             config: Arc::new(self.config(slug)),
             traceparent: None,
             waited: Duration::ZERO,
+            segments: 1,
         }
     }
 

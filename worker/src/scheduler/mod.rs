@@ -15,7 +15,7 @@ mod share;
 mod tests;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,11 @@ const APPS_LAST: Duration = Duration::from_secs(1);
 const LOCKED_REST: Duration = Duration::from_millis(200);
 /// A message that its app could not take is asked for again after this: by then its apps have been read anew.
 const UNAVAILABLE_REST: Duration = Duration::from_secs(1);
+/// Few large claims beat many small ones, and one never holds back more than this from other workers.
+const LARGEST_CLAIM: usize = 256;
+/// An app may have at most so many times as many requests in flight as the worker has free places: one that hangs gets four
+/// fifths of them, and two such leave a ninth, so that there is always a place for the others'.
+const MOST_FOR_EACH_FREE: usize = 4;
 /// Most organizations named in one call.
 const MOST_ORGANIZATIONS: usize = 256;
 
@@ -74,8 +79,10 @@ pub struct Scheduler {
     turns: Turns,
     apps: BTreeMap<OrganizationId, Apps>,
     rooms: BTreeMap<AppId, Room>,
-    /// The app of each claim under way.
-    asked: BTreeMap<MessageId, Option<AppId>>,
+    /// The app of each claim under way, and what the message was taken to cost of its rate.
+    asked: BTreeMap<MessageId, Option<(AppId, f64)>>,
+    /// Organizations that wait for free places of the worker alone.
+    crowded: BTreeSet<OrganizationId>,
     /// The last look read lanes on: the next one follows the log.
     follow_next: bool,
     /// Which log was read last.
@@ -94,6 +101,7 @@ impl Scheduler {
             apps: BTreeMap::new(),
             rooms: BTreeMap::new(),
             asked: BTreeMap::new(),
+            crowded: BTreeSet::new(),
             follow_next: true,
             log: None,
         }
@@ -245,16 +253,20 @@ impl Scheduler {
         }
     }
 
-    /// At most `free` messages to claim now, each with an app that has room for it. They count as in flight until
-    /// [`claimed`](Self::claimed) or [`unasked`](Self::unasked) tells what became of them.
+    /// Messages to claim now, each with an app that has room for it, where the worker has so many free places. They count
+    /// as in flight until [`claimed`](Self::claimed) or [`unasked`](Self::unasked) tells what became of them.
     pub fn plan(&mut self, now: Duration, free: usize) -> Vec<Claim> {
         self.turns.wake_due(now);
+        for organization in std::mem::take(&mut self.crowded) {
+            self.turns.wake(&organization);
+        }
         for (priority, organization) in self.window.end_rests(now) {
             self.turns.join(priority, &organization);
         }
         let mut claims = Vec::new();
-        while claims.len() < free {
-            let Some(claim) = self.turns.order().into_iter().find_map(|priority| self.pick(now, priority)) else {
+        while claims.len() < free.min(LARGEST_CLAIM) {
+            let left = free - claims.len();
+            let Some(claim) = self.turns.order().into_iter().find_map(|priority| self.pick(now, priority, left)) else {
                 break;
             };
             claims.push(claim);
@@ -263,16 +275,14 @@ impl Scheduler {
     }
 
     /// The next message of one priority; organizations that cannot go are parked on the way.
-    fn pick(&mut self, now: Duration, priority: u8) -> Option<Claim> {
+    fn pick(&mut self, now: Duration, priority: u8, free: usize) -> Option<Claim> {
         while let Some(organization) = self.turns.next(priority) {
-            match self.pick_of(now, priority, &organization) {
+            match self.pick_of(now, priority, &organization, free) {
                 Ok((key, mark, app)) => {
                     let claim = Claim { id: MessageId(mark.id), app };
                     self.window.ask(priority, &key, mark);
-                    self.asked.insert(claim.id, app);
-                    if let Some(room) = app.and_then(|app| self.rooms.get_mut(&app)) {
-                        room.take();
-                    }
+                    let charge = |room: &mut Room| (room.id(), room.take());
+                    self.asked.insert(claim.id, app.and_then(|app| self.rooms.get_mut(&app)).map(charge));
                     self.turns.served(priority, organization);
                     return Some(claim);
                 }
@@ -288,10 +298,19 @@ impl Scheduler {
         now: Duration,
         priority: u8,
         organization: &OrganizationId,
+        free: usize,
     ) -> Result<(LaneKey, Mark, Option<AppId>), Option<Duration>> {
         let apps = self.apps.get(organization).filter(|apps| !apps.contradicted).ok_or(None)?;
-        let rooms = &mut self.rooms;
-        let mut opening = |app: &App| rooms.get_mut(&app.id).map_or(Opening::Closed(None), |room| room.opening(now));
+        let (rooms, mut crowded) = (&mut self.rooms, false);
+        let mut opening = |app: &App| {
+            let Some(room) = rooms.get_mut(&app.id) else { return Opening::Closed(None) };
+            let opening = room.opening(now);
+            if opening == Opening::Now && room.in_flight() as usize >= free.saturating_mul(MOST_FOR_EACH_FREE) {
+                crowded = true;
+                return Opening::Full(None);
+            }
+            opening
+        };
         let openings: Vec<(&App, Opening)> = apps.list.iter().map(|app| (app, opening(app))).collect();
 
         let first = (Arc::clone(organization), None);
@@ -320,16 +339,23 @@ impl Scheduler {
         for key in stuck {
             self.window.set_aside(now, priority, &key);
         }
+        if crowded {
+            self.crowded.insert(Arc::clone(organization));
+        }
         Err(until)
     }
 
     /// Takes in the answers of a claim, in its order.
     pub fn claimed(&mut self, now: Duration, claims: &[Claim], answers: &[Claimed]) {
         for (claim, answer) in claims.iter().zip(answers) {
-            let Some(app) = self.asked.remove(&claim.id) else { continue };
-            let leased = matches!(answer, Claimed::Leased(_));
-            if !leased {
-                self.give_back(app);
+            let Some(charged) = self.asked.remove(&claim.id) else { continue };
+            match (answer, charged) {
+                (Claimed::Leased(lease), Some((app, charge))) => {
+                    if let Some(room) = self.rooms.get_mut(&app) {
+                        room.settle(charge, lease.segments);
+                    }
+                }
+                _ => self.give_back(charged),
             }
             match answer {
                 Claimed::Leased(_) | Claimed::Gone | Claimed::Failed => self.drop_asked(now, claim.id),
@@ -351,8 +377,8 @@ impl Scheduler {
     /// The call of these claims failed: whatever became of them, they may be asked for again.
     pub fn unasked(&mut self, now: Duration, claims: &[Claim]) {
         for claim in claims {
-            if let Some(app) = self.asked.remove(&claim.id) {
-                self.give_back(app);
+            if let Some(charged) = self.asked.remove(&claim.id) {
+                self.give_back(charged);
                 self.put_back(now, claim.id, None);
             }
         }
@@ -394,10 +420,10 @@ impl Scheduler {
         }
     }
 
-    fn give_back(&mut self, app: Option<AppId>) {
-        let Some(app) = app else { return };
+    fn give_back(&mut self, charged: Option<(AppId, f64)>) {
+        let Some((app, charge)) = charged else { return };
         if let Some(room) = self.rooms.get_mut(&app) {
-            room.give_back();
+            room.give_back(charge);
             self.turns.wake(room.organization());
         }
     }

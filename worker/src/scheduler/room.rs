@@ -1,8 +1,9 @@
-//! How much an app can take now from this worker: its share of the fleet's limits, and what its state allows.
+//! How much an app can take now from this worker: its part of the fleet's limits, and what its state allows.
 
 use std::time::Duration;
 
-use crate::outbox::{App, AppState, OrganizationId};
+use crate::message::AppId;
+use crate::outbox::{App, AppState, OrganizationId, RateUnit};
 
 /// Whether one more message may go by an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,37 +16,56 @@ pub(super) enum Opening {
     Closed(Option<Duration>),
 }
 
+/// This worker's part of a rate. The parts of all workers add up to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Flow {
+    /// Tokens a second.
+    rate: f64,
+    /// Most of them at once.
+    burst: f64,
+    unit: RateUnit,
+}
+
 /// One app's room in this worker.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
+    id: AppId,
     organization: OrganizationId,
     limit: u32,
-    /// Tokens a second, and most of them at once; `None` is no limit.
-    rate: Option<(f64, f64)>,
+    /// `None` is no limit.
+    flow: Option<Flow>,
     state: AppState,
     /// When the state was read.
     read_at: Duration,
     probe_spent: bool,
     in_flight: u32,
+    /// Below zero is a debt: a message of many segments goes when there is one token.
     tokens: f64,
     filled_at: Duration,
+    /// Segments that the next message is taken to have, until its claim tells: like the largest of late. Too many only means
+    /// that fewer are asked for at once.
+    expected: Option<f64>,
 }
 
 impl Room {
-    /// Room of an app that was not known before. It starts with one token: a restart is no burst.
+    /// Room of an app that was not known before: its tokens are those that came since the worker's start. So a pause may be
+    /// followed by a burst, and a restart is none.
     pub(super) fn new(now: Duration, app: &App, workers: usize, rank: usize) -> Self {
         let mut room = Self {
+            id: app.id,
             organization: app.organization.clone(),
             limit: 0,
-            rate: None,
-            state: AppState::Open,
+            flow: None,
+            state: app.state.clone(),
             read_at: now,
             probe_spent: false,
             in_flight: 0,
             tokens: 1.0,
-            filled_at: now,
+            filled_at: Duration::ZERO,
+            expected: None,
         };
-        room.read(now, app, workers, rank);
+        room.set_share(app, workers, rank);
+        room.fill(now);
         room
     }
 
@@ -58,23 +78,28 @@ impl Room {
         self.probe_spent = false;
     }
 
-    /// This worker's part of the fleet's limits. The parts add up to the limit exactly, so with more workers than
-    /// requests allowed some get none; who does differs from app to app.
+    /// This worker's part of the fleet's limits. The parts add up to the limits exactly, so with more workers than requests
+    /// or tokens at once some get none, and then of both, lest a part lie unused; who does differs from app to app.
     pub(super) fn set_share(&mut self, app: &App, workers: usize, rank: usize) {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        let rate = app.rate.filter(|rate| rate.per_second.is_finite() && rate.per_second > 0.0 && rate.burst > 0);
+        let serving = workers.min(app.max_in_flight).min(rate.map_or(u32::MAX, |rate| rate.burst)).max(1);
         let place = (rank as u64).wrapping_add(app.id.0.unsigned_abs()) % u64::from(workers);
-        let extra = place < u64::from(app.max_in_flight % workers);
-        self.limit = app.max_in_flight / workers + u32::from(extra);
-        self.rate = app.rate.filter(|rate| rate.is_finite() && *rate > 0.0).map(|rate| {
-            let share = rate / f64::from(workers);
-            (share, share.max(1.0))
+        let part = |whole: u32| match place < u64::from(serving) {
+            true => whole / serving + u32::from(place < u64::from(whole % serving)),
+            false => 0,
+        };
+        self.limit = part(app.max_in_flight);
+        self.flow = rate.map(|rate| {
+            let burst = f64::from(part(rate.burst));
+            Flow { rate: rate.per_second * burst / f64::from(rate.burst), burst, unit: rate.unit }
         });
     }
 
     fn fill(&mut self, now: Duration) {
-        if let Some((rate, burst)) = self.rate {
+        if let Some(flow) = self.flow {
             let since = now.saturating_sub(self.filled_at).as_secs_f64();
-            self.tokens = (self.tokens + since * rate).min(burst);
+            self.tokens = (self.tokens + since * flow.rate).min(flow.burst);
         }
         self.filled_at = self.filled_at.max(now);
     }
@@ -98,35 +123,59 @@ impl Room {
         if self.in_flight >= self.limit {
             return Opening::Full(None);
         }
-        match self.rate {
+        match self.flow {
             // A hair less than one is one: sums of fractions fall short of it.
-            Some((rate, _)) if self.tokens < 1.0 - 1e-6 => {
-                Opening::Full(Some(now + Duration::from_secs_f64(((1.0 - self.tokens) / rate).clamp(1e-3, 1e6))))
+            Some(flow) if self.tokens < 1.0 - 1e-6 => {
+                Opening::Full(Some(now + Duration::from_secs_f64(((1.0 - self.tokens) / flow.rate).clamp(1e-3, 1e6))))
             }
             _ => Opening::Now,
         }
     }
 
-    /// One message goes.
-    pub(super) fn take(&mut self) {
+    /// One message goes. Returns what it is taken to cost until [`settle`](Self::settle) or [`give_back`](Self::give_back).
+    pub(super) fn take(&mut self) -> f64 {
         self.in_flight += 1;
-        if self.rate.is_some() {
-            self.tokens -= 1.0;
-        }
         self.probe_spent = true;
+        let charge = match self.flow {
+            None => 0.0,
+            Some(Flow { unit: RateUnit::Messages, .. }) => 1.0,
+            // Where nothing is known yet, this one alone will tell.
+            Some(Flow { unit: RateUnit::Segments, burst, .. }) => self.expected.unwrap_or(burst.max(1.0)),
+        };
+        self.tokens -= charge;
+        charge
+    }
+
+    /// It went, and has so many segments.
+    pub(super) fn settle(&mut self, charge: f64, segments: u16) {
+        let Some(flow) = self.flow else { return };
+        let mut cost = 1.0;
+        if flow.unit == RateUnit::Segments {
+            cost = f64::from(segments.max(1));
+            self.expected = Some(match self.expected {
+                Some(largest) if cost < largest => largest + (cost - largest) / 16.0,
+                _ => cost,
+            });
+        }
+        self.tokens = (self.tokens + charge - cost).min(flow.burst);
     }
 
     /// It did not go after all.
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn give_back(&mut self, charge: f64) {
         self.release();
-        if let Some((_, burst)) = self.rate {
-            self.tokens = (self.tokens + 1.0).min(burst);
+        if let Some(flow) = self.flow {
+            self.tokens = (self.tokens + charge).min(flow.burst);
         }
     }
 
     /// An attempt ended.
     pub(super) fn release(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Which app's it is.
+    pub(super) fn id(&self) -> AppId {
+        self.id
     }
 
     /// Whose app it is.
@@ -139,84 +188,12 @@ impl Room {
         self.in_flight
     }
 
-    /// Whether forgetting it would give nothing away: nothing in flight, and no token spent.
+    /// Whether forgetting it would give nothing away: nothing in flight, and no token missing.
     pub(super) fn is_fresh(&mut self, now: Duration) -> bool {
         self.fill(now);
-        self.in_flight == 0 && self.rate.is_none_or(|_| self.tokens >= 1.0)
+        self.in_flight == 0 && self.flow.is_none_or(|flow| self.tokens >= flow.burst)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::AppId;
-
-    fn app(max_in_flight: u32, rate: Option<f64>, state: AppState) -> App {
-        App {
-            id: AppId(7),
-            organization: "shop".into(),
-            slug: "sandbox".into(),
-            position: 100,
-            weight: 1,
-            max_in_flight,
-            rate,
-            state,
-        }
-    }
-
-    const NOW: Duration = Duration::from_secs(1000);
-
-    #[test]
-    fn the_parts_of_all_workers_add_up_to_the_limit() {
-        for max_in_flight in 0..20 {
-            for workers in 1..9 {
-                let part = |rank| Room::new(NOW, &app(max_in_flight, None, AppState::Open), workers, rank).limit;
-                assert_eq!((0..workers).map(part).sum::<u32>(), max_in_flight);
-            }
-        }
-    }
-
-    #[test]
-    fn in_flight_is_bounded_and_a_release_makes_room() {
-        let mut room = Room::new(NOW, &app(2, None, AppState::Open), 1, 0);
-        for _ in 0..2 {
-            assert_eq!(room.opening(NOW), Opening::Now);
-            room.take();
-        }
-        assert_eq!(room.opening(NOW), Opening::Full(None));
-        room.release();
-        assert_eq!(room.opening(NOW), Opening::Now);
-    }
-
-    #[test]
-    fn tokens_come_at_the_workers_part_of_the_rate() {
-        let mut room = Room::new(NOW, &app(1000, Some(20.0), AppState::Open), 2, 0);
-        let mut taken = 0;
-        for millisecond in 0..10_000 {
-            while room.opening(NOW + Duration::from_millis(millisecond)) == Opening::Now {
-                room.take();
-                taken += 1;
-            }
-        }
-        assert!((100..=101).contains(&taken), "{taken}");
-        assert_eq!(room.opening(NOW + Duration::from_secs(10)), Opening::Now);
-        room.take();
-        let full = room.opening(NOW + Duration::from_secs(10));
-        assert!(matches!(full, Opening::Full(Some(at)) if room.opening(at) == Opening::Now), "{full:?}");
-    }
-
-    #[test]
-    fn a_block_ends_with_one_probe_until_the_app_is_read_again() {
-        let blocked = app(16, None, AppState::Blocked(Duration::from_secs(5)));
-        let mut room = Room::new(NOW, &blocked, 1, 0);
-        let over = NOW + Duration::from_secs(5);
-        assert_eq!(room.opening(NOW), Opening::Closed(Some(over)));
-        assert_eq!(room.opening(over), Opening::Now);
-        room.take();
-        assert_eq!(room.opening(over), Opening::Closed(None));
-        room.read(over, &app(16, None, AppState::Open), 1, 0);
-        assert_eq!(room.opening(over), Opening::Now);
-        room.read(over, &app(16, None, AppState::Paused), 1, 0);
-        assert_eq!(room.opening(over), Opening::Closed(None));
-    }
-}
+mod tests;

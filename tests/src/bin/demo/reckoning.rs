@@ -58,7 +58,7 @@ pub(crate) async fn show_views(stage: &Stage<'_>) -> Result<()> {
         stage.terminal.heading(&format!("sms_outbox.{view}"));
         stage.terminal.block(&table);
         if view == "worker_stats" {
-            stage.terminal.note("worker-1 is dead; a silent worker counts as alive for 20 s more.");
+            stage.terminal.note("worker-1 is dead; a silent worker counts as alive for 10 s more.");
         }
     }
     let ill = stage.database.rows("SELECT * FROM sms_outbox.health WHERE status <> 'ok'").await?;

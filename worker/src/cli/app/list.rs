@@ -54,7 +54,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &ListArgs) -
 }
 
 fn row(app: App) -> Vec<String> {
-    let state = state(&app);
+    let (state, rate) = (state(&app), rate(&app));
     vec![
         app.app_id.to_string(),
         app.organization_id,
@@ -63,11 +63,19 @@ fn row(app: App) -> Vec<String> {
         app.position.to_string(),
         app.weight.to_string(),
         format!("max {}", app.max_in_flight),
-        app.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s")),
+        rate,
         if app.resend_unclear { "sent again" } else { "kept" }.to_owned(),
         state,
         config(&app.config_set, &app.credentials),
     ]
+}
+
+/// `20/s`, `20 segments/s`, `20/s, burst 40`.
+fn rate(app: &App) -> String {
+    let Some(rate) = app.rate else { return "-".to_owned() };
+    let unit = if app.rate_unit == "messages" { String::new() } else { format!(" {}", app.rate_unit) };
+    let burst = app.burst.map_or_else(String::new, |burst| format!(", burst {burst}"));
+    format!("{rate}{unit}/s{burst}")
 }
 
 /// Which fields are set, and how secret ones hold their credential.

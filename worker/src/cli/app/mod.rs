@@ -69,9 +69,15 @@ struct PolicyArgs {
     /// Most requests at once, over all workers [default: 16]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_in_flight: Option<i32>,
-    /// Most messages a second, over all workers [default: no limit; update with 0 takes a limit away]
+    /// Most messages or segments a second, over all workers [default: no limit; update with 0 takes a limit away]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     rate: Option<f64>,
+    /// What the rate counts [default: messages]
+    #[arg(long, value_name = "UNIT", value_parser = ["messages", "segments"])]
+    rate_unit: Option<String>,
+    /// Most of them at once, after a pause [default: what one second allows; update with 0 returns to that]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    burst: Option<i32>,
     /// Send again when nobody knows whether a message was sent: its recipient may get it twice [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     resend_unclear: Option<bool>,
@@ -84,6 +90,8 @@ impl PolicyArgs {
             weight: self.weight,
             max_in_flight: self.max_in_flight,
             rate: self.rate,
+            rate_unit: self.rate_unit.clone(),
+            burst: self.burst,
             resend_unclear: self.resend_unclear,
         }
     }

@@ -11,7 +11,7 @@ metrics! { DATABASE of Database:
     APP_IN_FLIGHT = Gauge, "sms_outbox_app_in_flight", ["organization_app_id", "provider"], "Attempts in flight over all workers.";
     APP_BREAKERS_OPEN = Gauge, "sms_outbox_app_breakers_open", ["organization_app_id", "provider", "reason"], "1 while the app's breaker is open or lets one message through as a probe, else 0; a number of apps where several share the label other.";
     APP_PAUSED = Gauge, "sms_outbox_app_paused", ["organization_app_id", "provider"], "1 while the app or its organization is paused, else 0; a number of apps likewise.";
-    WORKERS_ALIVE = Gauge, "sms_outbox_workers_alive", [], "Workers that reported in the last 20 s.";
+    WORKERS_ALIVE = Gauge, "sms_outbox_workers_alive", [], "Workers that reported in the last 10 s.";
     MAINTENANCE_RAN = Gauge, "sms_outbox_maintenance_last_run_timestamp_seconds", ["task"], "When each of the tasks that run once a minute last ran, as Unix time of the database.";
     MAINTENANCE_AGE = Gauge, "sms_outbox_maintenance_age_seconds", [], "How long ago maintenance last ran, by the clock of the database; its rarer tasks run once a minute.";
     LEASES_OVERDUE = Gauge, "sms_outbox_leases_overdue", [], "Attempts whose lease is over for more than 30 s: maintenance ought to have ended them.";

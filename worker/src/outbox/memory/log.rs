@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::life::{MessageRow, Place, State};
 use crate::message::MessageId;
-use crate::outbox::{App, Entry, Look, Looked, Mark, OrganizationId, Snapshot, Xid};
+use crate::outbox::{App, Entry, Look, Looked, Mark, OrganizationId, Rate, Snapshot, Xid};
 
 impl State {
     /// A transaction that writes and commits within the call.
@@ -83,7 +83,7 @@ impl State {
                 position: app.position,
                 weight: app.weight,
                 max_in_flight: app.max_in_flight,
-                rate: app.rate_bits.map(f64::from_bits),
+                rate: app.rate_bits.map(f64::from_bits).map(Rate::of_messages),
                 state: app.state(now, self.paused.contains(&app.organization)),
             })
             .collect()

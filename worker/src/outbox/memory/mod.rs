@@ -51,6 +51,8 @@ pub struct NewMessage {
     pub valid_until: Option<Duration>,
     /// The trace that it belongs to.
     pub traceparent: Option<TraceParent>,
+    /// Parts that the text is sent in.
+    pub segments: u16,
 }
 
 impl NewMessage {
@@ -66,6 +68,7 @@ impl NewMessage {
             due_at: None,
             valid_until: None,
             traceparent: None,
+            segments: 1,
         }
     }
 }
@@ -77,6 +80,7 @@ struct Payload {
     body: Body,
     sender: Option<String>,
     traceparent: Option<TraceParent>,
+    segments: u16,
     /// When it was first due.
     since: Duration,
 }
@@ -203,8 +207,8 @@ impl MemoryOutbox {
         };
         queue.state.messages.insert(id, row);
         let since = new.due_at.unwrap_or_default().max(queue.now);
-        let NewMessage { mobile, body, sender, traceparent, .. } = new;
-        queue.payloads.insert(id, Payload { mobile, body, sender, traceparent, since });
+        let NewMessage { mobile, body, sender, traceparent, segments, .. } = new;
+        queue.payloads.insert(id, Payload { mobile, body, sender, traceparent, segments, since });
         id
     }
 
@@ -414,7 +418,7 @@ fn claim_one(queue: &mut Queue, worker: &Arc<str>, claim: Claim) -> Claimed {
 
 fn lease(queue: &Queue, claim: Claim, attempt: i16) -> Option<Lease> {
     let app = claim.app?;
-    let Payload { mobile, body, sender, traceparent, since } = queue.payloads.get(&claim.id)?.clone();
+    let Payload { mobile, body, sender, traceparent, segments, since } = queue.payloads.get(&claim.id)?.clone();
     Some(Lease {
         id: claim.id,
         attempt,
@@ -428,5 +432,6 @@ fn lease(queue: &Queue, claim: Claim, attempt: i16) -> Option<Lease> {
         config: Arc::clone(queue.configs.get(&app)?),
         traceparent,
         waited: queue.now.saturating_sub(since),
+        segments,
     })
 }

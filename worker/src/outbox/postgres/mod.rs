@@ -33,9 +33,10 @@ const LOOK: &str = "SELECT l.snapshot::text, l.range, l.id::uuid, l.organization
      l.preferred_provider_slug, l.refused_by, l.avoid, l.log \
      FROM sms_outbox.look($1, $2::text[]::xid8[], $3::uuid[]::sms_outbox.message_id[], $4::text[]::xid8[], $5, $6) AS l";
 const APPS: &str = "SELECT a.app_id, a.organization_id, a.provider_slug, a.\"position\", a.weight, a.max_in_flight, \
-     a.rate, a.state, a.blocked_seconds FROM sms_outbox.apps($1) AS a";
+     a.rate, a.rate_unit, a.burst, a.state, a.blocked_seconds FROM sms_outbox.apps($1) AS a";
 const CLAIM: &str = "SELECT c.id::uuid, c.result, c.attempt, c.app_id, c.provider_slug, c.lease_seconds, c.mobile, \
-     c.message, c.sender, c.config, c.traceparent, c.waited_seconds, c.organization_id FROM sms_outbox.claim($1, $2::uuid[]::sms_outbox.message_id[], $3) AS c";
+     c.message, c.sender, c.config, c.traceparent, c.waited_seconds, c.organization_id, c.segments \
+     FROM sms_outbox.claim($1, $2::uuid[]::sms_outbox.message_id[], $3) AS c";
 const FINISH: &str = "SELECT f.id::uuid, f.attempt, f.applied, f.dispatch_status::text \
      FROM sms_outbox.finish($1, $2::uuid[]::sms_outbox.message_id[], $3, $4::text[]::sms_outbox.attempt_status[], \
      $5, $6, $7, $8, $9, $10) AS f";

@@ -8,7 +8,8 @@ use tokio_postgres::{Error, Row};
 
 use crate::message::{AppId, Body, DispatchStatus, MessageId, MobileNumber};
 use crate::outbox::{
-    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Looked, OrganizationId, Snapshot, Unclear, Xid,
+    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Looked, OrganizationId, Rate, RateUnit, Snapshot,
+    Unclear, Xid,
 };
 
 /// Organizations and slugs of one answer, each text held once.
@@ -74,7 +75,11 @@ pub(super) fn app(row: &Row) -> Result<App, Error> {
     let slug: &str = row.try_get(2)?;
     let weight: i32 = row.try_get(4)?;
     let max_in_flight: i32 = row.try_get(5)?;
-    let blocked: Option<f64> = row.try_get(8)?;
+    let per_second: Option<f64> = row.try_get(6)?;
+    let unit = if row.try_get::<_, &str>(7)? == "segments" { RateUnit::Segments } else { RateUnit::Messages };
+    let burst: Option<i32> = row.try_get(8)?;
+    let burst = burst.and_then(|burst| u32::try_from(burst).ok()).unwrap_or(1);
+    let blocked: Option<f64> = row.try_get(10)?;
     Ok(App {
         id: AppId(row.try_get(0)?),
         organization: OrganizationId::from(organization),
@@ -82,8 +87,8 @@ pub(super) fn app(row: &Row) -> Result<App, Error> {
         position: row.try_get(3)?,
         weight: u32::try_from(weight).unwrap_or(1),
         max_in_flight: u32::try_from(max_in_flight).unwrap_or(1),
-        rate: row.try_get(6)?,
-        state: match row.try_get(7)? {
+        rate: per_second.map(|per_second| Rate { per_second, burst, unit }),
+        state: match row.try_get(9)? {
             "open" => AppState::Open,
             "probe" => AppState::Probe,
             "blocked" => AppState::Blocked(seconds(blocked)),
@@ -113,6 +118,7 @@ pub(super) fn claimed(claims: &[Claim], rows: &[Row]) -> Result<Vec<Claimed>, Er
                 let organization: &str = row.try_get(12)?;
                 let mobile: &str = row.try_get(6)?;
                 let body: &str = row.try_get(7)?;
+                let segments: i16 = row.try_get(13)?;
                 Claimed::Leased(Box::new(Lease {
                     id,
                     attempt: row.try_get(2)?,
@@ -126,6 +132,7 @@ pub(super) fn claimed(claims: &[Claim], rows: &[Row]) -> Result<Vec<Claimed>, Er
                     config: configs.get(&app).cloned().unwrap_or_default(),
                     traceparent: row.try_get::<_, Option<&str>>(10)?.and_then(|text| text.parse().ok()),
                     waited: seconds(row.try_get(11)?),
+                    segments: u16::try_from(segments).unwrap_or(1),
                 }))
             }
             "locked" => Claimed::Locked,

@@ -19,10 +19,10 @@ fn urgent_goes_first_but_for_one_claim_in_sixteen() {
     let mut worker = Worker::new(&queue, "a", Limits::default());
     worker.look_on();
     worker.read_apps();
-    let claims = worker.claim(64);
+    let claims = worker.claim(100);
     let state = queue.state();
     let priorities: Vec<u8> = claims.iter().map(|claim| state.messages[&claim.id].priority).collect();
-    let lower: Vec<(usize, u8)> = (1..).zip(priorities).filter(|(_, priority)| *priority != 0).collect();
+    let lower: Vec<(usize, u8)> = (1..=64).zip(priorities).filter(|(_, priority)| *priority != 0).collect();
     assert_eq!(lower, [(16, 1), (32, 2), (48, 1), (64, 2)]);
 }
 
@@ -40,7 +40,7 @@ fn organizations_take_turns() {
     worker.read_apps();
     let state = queue.state();
     let order: String =
-        worker.claim(12).iter().map(|claim| state.messages[&claim.id].organization.to_string()).collect();
+        worker.claim(30).iter().take(12).map(|claim| state.messages[&claim.id].organization.to_string()).collect();
     assert_eq!(order, "abcabcabcaca");
 }
 
@@ -166,6 +166,33 @@ fn another_workers_message_is_taken_when_it_has_waited_a_second() {
         assert!(queue.now() < Duration::from_secs(3));
     }
     assert_eq!(worker.in_flight.len(), 100);
+}
+
+#[test]
+fn apps_that_hang_leave_places_for_the_others() {
+    let queue = MemoryOutbox::new("application");
+    for organization in ["hangs", "hangs-too"] {
+        install(&queue, organization, "sandbox", 1000);
+        for _ in 0..200 {
+            queue.enqueue(NewMessage::of(organization));
+        }
+    }
+    let mut worker = Worker::new(&queue, "w", Limits::default());
+    let round = |worker: &mut Worker| {
+        worker.look_on();
+        worker.read_apps();
+        worker.claim(90 - worker.in_flight.len())
+    };
+    for _ in 0..5 {
+        round(&mut worker);
+    }
+    assert_eq!(worker.in_flight.len(), 80, "a ninth is free");
+    let app = install(&queue, "shop", "sandbox", 1000);
+    let id = queue.enqueue(NewMessage::of("shop"));
+    assert_eq!(round(&mut worker), [Claim { id, app: Some(app) }]);
+    worker.finish(10, AttemptStatus::Accepted);
+    round(&mut worker);
+    assert_eq!(worker.in_flight.len(), 81, "whoever waited for places goes on when some come free");
 }
 
 proptest! {

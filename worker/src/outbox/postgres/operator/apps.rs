@@ -21,6 +21,8 @@ pub(crate) struct App {
     pub(crate) weight: i32,
     pub(crate) max_in_flight: i32,
     pub(crate) rate: Option<f64>,
+    pub(crate) rate_unit: String,
+    pub(crate) burst: Option<i32>,
     pub(crate) resend_unclear: bool,
     pub(crate) paused: bool,
     pub(crate) paused_reason: Option<String>,
@@ -47,6 +49,8 @@ pub(crate) struct Policy {
     pub(crate) weight: Option<i32>,
     pub(crate) max_in_flight: Option<i32>,
     pub(crate) rate: Option<f64>,
+    pub(crate) rate_unit: Option<String>,
+    pub(crate) burst: Option<i32>,
     pub(crate) resend_unclear: Option<bool>,
 }
 
@@ -68,7 +72,8 @@ pub(crate) async fn install(
 ) -> Result<i64, Error> {
     let statement = "SELECT pg_catalog.to_json(sms_outbox.install_app(
         organization_id => $1, provider_slug => $2, name => $3, config => $4, \"position\" => coalesce($5, 100),
-        weight => coalesce($6, 1), max_in_flight => coalesce($7, 16), rate => $8, resend_unclear => coalesce($9, false)))";
+        weight => coalesce($6, 1), max_in_flight => coalesce($7, 16), rate => $8, resend_unclear => coalesce($9, false),
+        rate_unit => coalesce($10, 'messages'), burst => $11))";
     let parameters: super::Parameters<'_> = &[
         (&organization, Type::TEXT),
         (&slug, Type::TEXT),
@@ -79,6 +84,8 @@ pub(crate) async fn install(
         (&policy.max_in_flight, Type::INT4),
         (&policy.rate, Type::FLOAT8),
         (&policy.resend_unclear, Type::BOOL),
+        (&policy.rate_unit, Type::TEXT),
+        (&policy.burst, Type::INT4),
     ];
     row(client, statement, parameters).await
 }
@@ -93,7 +100,7 @@ pub(crate) async fn update(
 ) -> Result<(), Error> {
     let statement = "SELECT sms_outbox.update_app(
         app_id => $1, name => $2, config => $3, \"position\" => $4, weight => $5, max_in_flight => $6, rate => $7,
-        resend_unclear => $8)";
+        resend_unclear => $8, rate_unit => $9, burst => $10)";
     let parameters: super::Parameters<'_> = &[
         (&app, Type::INT8),
         (&name, Type::TEXT),
@@ -103,6 +110,8 @@ pub(crate) async fn update(
         (&policy.max_in_flight, Type::INT4),
         (&policy.rate, Type::FLOAT8),
         (&policy.resend_unclear, Type::BOOL),
+        (&policy.rate_unit, Type::TEXT),
+        (&policy.burst, Type::INT4),
     ];
     call(client, statement, parameters).await
 }
