@@ -7,6 +7,9 @@ pub mod life;
 mod log;
 mod look_up;
 #[cfg(test)]
+mod model;
+mod retention;
+#[cfg(test)]
 mod subject;
 #[cfg(test)]
 mod tests;
