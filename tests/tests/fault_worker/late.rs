@@ -47,7 +47,7 @@ async fn a_next_try_that_waits_is_dropped() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_next_try_in_flight_is_shown_beside_it() -> Result<()> {
+async fn a_next_try_in_flight_is_shown_and_warned_of() -> Result<()> {
     let mut shop = Shop::open(MAJOR, "late_in_flight").await?;
     let app = shop.install("sandbox", "").await?;
     let mut fault = Fault::new("28", "accepted after all, the operator's retry is in flight", MAJOR);
@@ -65,6 +65,8 @@ async fn a_next_try_in_flight_is_shown_beside_it() -> Result<()> {
     shop.wait_until_settled().await?;
     shop.expect_ledger(&sms, &[("accepted", app), ("accepted", app)]).await?;
     ensure!(shop.seen(&sms).await? == (2, 2));
+    let warned = "SELECT status <> 'ok' AND detail ~ '^1 ' FROM sms_outbox.health WHERE \"check\" = 'sent_twice'";
+    ensure!(shop.database.value::<bool>(warned, &[]).await?, "nothing warns of it");
     ensure!(worker.drain().await?.success());
     shop.close_fault(fault).await.map(drop)
 }
