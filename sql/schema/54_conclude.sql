@@ -44,10 +44,10 @@ BEGIN
     -- newer attempts too, which a late outcome needs (settle_accepted): opposite orders would deadlock. A lease that maintenance
     -- takes at this moment is waited for, and is then gone.
     PERFORM FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE;
-    -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Or it is unclear still:
-    -- then it is never said to have failed. Asked apart, and only where there was an earlier attempt: inside the statement below it
-    -- would open every partition at each call.
-    SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1;
+    -- Another attempt of the message may have been accepted after all: then nothing of it is tried again. Or it is unclear still:
+    -- then it is never said to have failed. Asked apart, and not where a first attempt was accepted: inside the statement below it
+    -- would open every partition at each call. A first attempt that was not may stand beside one whose claim a failover lost.
+    SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1 OR o.status <> 'accepted';
     IF repeated IS NOT NULL THEN
         SELECT array_agg(t.id) FILTER (WHERE t.status = 'accepted'), array_agg(t.id) FILTER (WHERE t.status = 'unclear')
           INTO accepted_before, unclear_before

@@ -163,5 +163,9 @@ pub(super) async fn acceptance_of_a_lost_claim_counts_wherever_the_message_is<S:
         ensure!(!made_up.applied && made_up.status == Some(DispatchStatus::Sent), "{made_up:?}");
     }
     ensure!(outbox.leases().await? == [(leased, live.attempt)], "the live lease did not stay");
+    // Its own end is recorded and queues nothing, although it is the first attempt that the database knows of.
+    let ended = finish(&outbox, leased, live.attempt, outcome(AttemptStatus::NotSent)).await?;
+    ensure!(ended.applied && ended.status == Some(DispatchStatus::Sent), "{ended:?}");
+    ensure!(bench.waiting(&outbox, leased).await?.is_none(), "a sent message waits");
     Ok(())
 }
