@@ -169,7 +169,7 @@ cases! {
         a_stale_finish_changes_nothing_of_a_newer_attempt, another_workers_finish_changes_nothing,
         late_acceptance_after_the_timeout_is_sent, late_acceptance_after_a_retry_drops_the_waiting_try,
         late_acceptance_beside_a_live_lease_shows_both, late_refusal_after_the_timeout_is_failed,
-        acceptance_of_a_claim_that_was_lost_is_sent, acceptance_of_a_lost_claim_counts_wherever_the_message_is;
+        acceptance_of_a_claim_that_was_lost_is_sent, an_unclear_end_of_a_lost_claim_is_not_sent_again, acceptance_of_a_lost_claim_counts_wherever_the_message_is;
     evidence: evidence_of_acceptance_makes_it_sent, known_not_sent_is_failed_and_may_be_retried,
         evidence_moves_only_what_is_unclear, evidence_after_a_retry_drops_the_waiting_try,
         evidence_beside_a_live_lease_shows_both, unclear_while_any_attempt_is,

@@ -144,6 +144,19 @@ pub(super) async fn acceptance_of_a_claim_that_was_lost_is_sent<S: Subject>(benc
     bench.expect_attempts(id, &[AttemptStatus::Accepted]).await
 }
 
+pub(super) async fn an_unclear_end_of_a_lost_claim_is_not_sent_again<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let id = bench.enqueue().await?;
+    let unclear = finish(&outbox, id, 1, outcome(AttemptStatus::Unclear)).await?;
+    ensure!(unclear.applied && unclear.status == Some(DispatchStatus::DispatchTimeout), "{unclear:?}");
+    expect_word(&claim(&outbox, id, Some(app)).await?, "gone")?;
+    let again = finish(&outbox, id, 1, outcome(AttemptStatus::Unclear)).await?;
+    ensure!(!again.applied, "it was applied twice");
+    ensure!(finish(&outbox, id, 1, outcome(AttemptStatus::Accepted)).await?.applied, "the late answer was not applied");
+    bench.expect(id, DispatchStatus::Sent).await?;
+    bench.expect_attempts(id, &[AttemptStatus::Accepted]).await
+}
+
 pub(super) async fn acceptance_of_a_lost_claim_counts_wherever_the_message_is<S: Subject>(
     bench: &Bench<'_, S>,
 ) -> Result<()> {

@@ -27,14 +27,25 @@ impl State {
         }
         // Its claim is lost (asynchronous promotion). A number that another lease holds now stays that lease's.
         let taken = matches!(&message.place, Place::Leased(lease) if lease.attempt == attempt);
-        if ending.status != AttemptStatus::Accepted || taken || message.has_accepted_attempt() {
+        if taken || message.has_accepted_attempt() {
             return false;
+        }
+        match (ending.status, &message.place) {
+            (AttemptStatus::Accepted, _) => {}
+            (AttemptStatus::Unclear, Place::Ready(xid)) if self.running.contains(xid) => return false,
+            // A number that the queue knows to be given is not that of a lost claim.
+            (AttemptStatus::Unclear, Place::Ready(_) | Place::Scheduled(_)) if message.last_attempt < attempt => {
+                message.place = Place::Ended(DispatchStatus::DispatchTimeout, "claim_lost");
+            }
+            _ => return false,
         }
         let row =
             AttemptRow { app: None, status: ending.status, worker: Arc::clone(worker), error_code, told_by: None };
         message.attempts.insert(attempt, row);
         message.last_attempt = message.last_attempt.max(attempt);
-        self.settle_accepted(id);
+        if ending.status == AttemptStatus::Accepted {
+            self.settle_accepted(id);
+        }
         true
     }
 
