@@ -30,6 +30,11 @@ test-unit: test-build ## Run the unit tests alone
 test-flow: test-build ## Run the black-box tests; TEST=flow picks a file, FILTER=pg18 tests by name
 	@scripts/test.sh flow left
 
+.PHONY: model
+model: ## Explore the protocol's model within wider bounds, and catch its broken twins
+	@cargo test --quiet --locked -p sms-outbox --lib --config 'profile.dev.package.sms-outbox.opt-level=3' \
+	    -- --include-ignored outbox::memory::model
+
 .PHONY: test-security
 test-security: setup test-build ## Run the security gate alone: pgspot, cargo-deny, Schemathesis, attacks
 	@scripts/test.sh security attacks left

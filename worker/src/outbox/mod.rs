@@ -21,7 +21,7 @@ pub type OrganizationId = Arc<str>;
 pub type Xid = u64;
 
 /// A place in the log of one priority. A look reads what lies after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark {
     /// Transaction that put the row into the queue.
     pub xid: Xid,

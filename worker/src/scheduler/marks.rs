@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::message::PRIORITIES;
-use crate::outbox::{Mark, Range, Snapshot, Xid};
+use crate::outbox::{Look, Looked, Mark, Range, Snapshot, Xid};
 
 /// Most exact reads in one look.
 const MOST_EXACT_READS: usize = 256;
 
 /// What is known of a transaction that was running when it was passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Known {
     /// Nothing since. Most end within milliseconds, so the next look asks for it on the chance.
     Untried,
@@ -25,48 +25,48 @@ enum Known {
     Ended,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Late {
     /// Its last row that was read.
     read: Uuid,
     known: Known,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Log {
     mark: Mark,
     late: BTreeMap<Xid, Late>,
 }
 
 /// The places of one worker.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Marks {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Marks {
     logs: [Log; PRIORITIES],
     /// Forgets late transactions: only to prove that the tests notice.
     #[cfg(test)]
-    pub(super) forgetful: bool,
+    pub(crate) forgetful: bool,
 }
 
 impl Marks {
     /// How far this priority has been read.
-    pub(super) fn of(&self, priority: u8) -> Mark {
+    pub(crate) fn of(&self, priority: u8) -> Mark {
         self.logs.get(usize::from(priority)).map_or_else(Mark::default, |log| log.mark)
     }
 
     /// Remembered transactions, over all priorities.
     #[cfg(test)]
-    pub(super) fn remembered(&self) -> usize {
+    pub(crate) fn remembered(&self) -> usize {
         self.logs.iter().map(|log| log.late.len()).sum()
     }
 
     /// Whether a remembered transaction is known to have ended, and its rows wait to be read.
-    pub(super) fn has_ended_late(&self) -> bool {
+    pub(crate) fn has_ended_late(&self) -> bool {
         self.logs.iter().any(|log| log.late.values().any(|late| late.known == Known::Ended))
     }
 
     /// What to read next, urgent first. While more has to be read exactly than fits one look, the marks stand
     /// still: so the memory of late transactions cannot grow faster than it is worked off.
-    pub(super) fn ranges(&self) -> Vec<Range> {
+    pub(crate) fn ranges(&self) -> Vec<Range> {
         let exact: Vec<Range> = (0..).zip(&self.logs).flat_map(|(priority, log)| exact(priority, log)).collect();
         if exact.len() > MOST_EXACT_READS {
             return exact.into_iter().take(MOST_EXACT_READS).collect();
@@ -76,7 +76,7 @@ impl Marks {
     }
 
     /// Takes in what became of one range of a look: `last` is its last row where the page was full.
-    pub(super) fn observe(&mut self, range: &Range, last: Option<Mark>, snapshot: &Snapshot) {
+    pub(crate) fn observe(&mut self, range: &Range, last: Option<Mark>, snapshot: &Snapshot) {
         if range.before.is_some() {
             self.observe_exact(range, last, snapshot);
             return;
@@ -90,7 +90,7 @@ impl Marks {
     }
 
     /// A place moves from `from` to `to` by a look with this snapshot: what runs in between may commit behind it.
-    pub(super) fn pass(&mut self, priority: u8, from: Mark, to: Mark, snapshot: &Snapshot) {
+    pub(crate) fn pass(&mut self, priority: u8, from: Mark, to: Mark, snapshot: &Snapshot) {
         let Some(log) = self.logs.get_mut(usize::from(priority)) else { return };
         #[cfg(test)]
         if self.forgetful {
@@ -109,7 +109,7 @@ impl Marks {
     }
 
     /// Notes which remembered transactions this snapshot shows as ended. Called before the ranges are observed.
-    pub(super) fn note_ended(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn note_ended(&mut self, snapshot: &Snapshot) {
         for log in &mut self.logs {
             for (xid, late) in log.late.range_mut(..snapshot.xmax) {
                 if has_ended(*xid, snapshot) {
@@ -134,8 +134,20 @@ impl Marks {
     }
 }
 
+/// The last row of each range of a look whose page was full. Fewer rows: the range is exhausted, and its last row is no limit.
+pub(crate) fn lasts(look: &Look, looked: &Looked) -> Vec<Option<Mark>> {
+    let mut lasts: Vec<(usize, Option<Mark>)> = vec![(0, None); look.ranges.len()];
+    for entry in &looked.entries {
+        if let Some((rows, last)) = lasts.get_mut(entry.range) {
+            (*rows, *last) = (*rows + 1, Some(Mark { xid: entry.xid, id: entry.id.0 }));
+        }
+    }
+    let full = |(rows, last): (usize, Option<Mark>)| last.filter(|_| rows >= look.page as usize);
+    lasts.into_iter().map(full).collect()
+}
+
 /// Where a range that follows the log has got to: below where it began, if the snapshot is an older one.
-pub(super) fn reached(last: Option<Mark>, snapshot: &Snapshot) -> Mark {
+pub(crate) fn reached(last: Option<Mark>, snapshot: &Snapshot) -> Mark {
     last.unwrap_or(Mark { xid: snapshot.xmax, id: Uuid::nil() })
 }
 

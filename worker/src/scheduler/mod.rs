@@ -8,7 +8,7 @@
 
 mod choice;
 mod fairness;
-mod marks;
+pub(crate) mod marks;
 mod room;
 mod share;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use choice::{Choice, choose};
 use fairness::Turns;
-use marks::{Marks, reached};
+use marks::{Marks, lasts, reached};
 use room::{Opening, Room};
 use share::Share;
 use window::{LaneKey, Window};
@@ -119,15 +119,7 @@ impl Scheduler {
             self.forget_log();
             return true;
         }
-        let mut lasts: Vec<(usize, Option<Mark>)> = vec![(0, None); look.ranges.len()];
-        for entry in &looked.entries {
-            if let Some((rows, last)) = lasts.get_mut(entry.range) {
-                (*rows, *last) = (*rows + 1, Some(Mark { xid: entry.xid, id: entry.id.0 }));
-            }
-        }
-        // Fewer rows than a page: the range is exhausted, and its last row is no limit.
-        let full = |(rows, last): &(usize, Option<Mark>)| last.filter(|_| *rows >= look.page as usize);
-        let lasts: Vec<Option<Mark>> = lasts.iter().map(full).collect();
+        let lasts = lasts(look, looked);
         let more = lasts.iter().any(Option::is_some);
         self.marks.note_ended(&looked.snapshot);
         match look.ranges.as_slice() {

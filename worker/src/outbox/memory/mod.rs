@@ -6,6 +6,9 @@ mod evidence;
 pub mod life;
 mod log;
 #[cfg(test)]
+mod model;
+mod retention;
+#[cfg(test)]
 mod subject;
 #[cfg(test)]
 mod tests;
