@@ -21,7 +21,7 @@ pub type Mark = [u8; 16];
 #[derive(Debug, Default)]
 pub struct Histories {
     /// By message.
-    pub messages: HashMap<Id, History>,
+    pub messages: HashMap<Id, Box<History>>,
     /// The readings of the database, oldest first.
     pub readings: Vec<Reading>,
     /// Accepted requests that no message explains, by line of the provider's journal.
@@ -148,14 +148,8 @@ pub fn gather(files: &Files) -> Result<Histories> {
     ensure!(!all.messages.is_empty(), "journal commits: nothing was enqueued, so nothing is shown");
     journal::read(&files.database, |_, line| all.read(line))?;
     ensure!(!all.readings.is_empty(), "journal database: it has no reading");
-    // What a request without a reference is about, its number and text tell.
-    let mut by_payload: HashMap<Mark, Option<Id>> = HashMap::new();
-    for (id, history) in &all.messages {
-        if let Some(payload) = history.payload {
-            by_payload.entry(payload).and_modify(|several| *several = None).or_insert(Some(*id));
-        }
-    }
-    journal::read(&files.provider, |number, line| all.request(number, line, &by_payload))?;
+    let mut by_payload = None;
+    journal::read(&files.provider, |number, line| all.request(number, line, &mut by_payload))?;
     if let Some(unclear) = &files.unclear {
         all.unclear_known = true;
         journal::read(unclear, |_, line| {
@@ -211,7 +205,23 @@ impl Histories {
         Ok(())
     }
 
-    fn request(&mut self, number: u64, line: Provider, by_payload: &HashMap<Mark, Option<Id>>) -> Result<()> {
+    /// What a request without a reference is about, its number and text tell, unless several messages have them.
+    fn by_payload(&self) -> HashMap<Mark, Option<Id>> {
+        let mut ids = HashMap::new();
+        for (id, history) in &self.messages {
+            if let Some(payload) = history.payload {
+                ids.entry(payload).and_modify(|several| *several = None).or_insert(Some(*id));
+            }
+        }
+        ids
+    }
+
+    fn request(
+        &mut self,
+        number: u64,
+        line: Provider,
+        by_payload: &mut Option<HashMap<Mark, Option<Id>>>,
+    ) -> Result<()> {
         let Provider::Request(request) = line else { return Ok(()) };
         // Not read, or not valid: it can have had no effect.
         let (Some(to), Some(body)) = (&request.to, &request.body) else {
@@ -222,7 +232,7 @@ impl Histories {
         let named = request.reference.as_deref().and_then(|reference| reference.rsplit_once('-'));
         let (id, attempt) = match named {
             Some((id, attempt)) => (Some(Some(id.parse()?)), Some(attempt.parse()?)),
-            None => (by_payload.get(&payload).copied(), None),
+            None => (by_payload.get_or_insert_with(|| self.by_payload()).get(&payload).copied(), None),
         };
         let read = self.readings.last().context("no reading")?.at;
         let known = id.flatten().and_then(|id| self.messages.get_mut(&id));
@@ -230,6 +240,8 @@ impl Histories {
             Some(history) => {
                 history.agree(payload);
                 history.later |= request.at >= read;
+                // Most have one, and a vector would make room for four.
+                history.requests.reserve_exact(1);
                 history.requests.push(seen(request, attempt));
             }
             None if id == Some(None) => self.ambiguous.push(number),
