@@ -10,9 +10,6 @@ mod look_up;
 mod model;
 mod retention;
 #[cfg(test)]
-mod model;
-mod retention;
-#[cfg(test)]
 mod subject;
 #[cfg(test)]
 mod tests;
