@@ -62,7 +62,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn refuse<E: Error>(&self, code: Code, place: &Place<'_>, fault: &str) -> E {
-        self.found.replace(Some(Problem::of_field(code, &place.text(), fault)));
+        self.found.replace(Some(Problem::of_field(code, place.text(), fault)));
         E::custom("refused")
     }
 
