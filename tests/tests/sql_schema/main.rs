@@ -154,7 +154,7 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
         ("SELECT sms_outbox.cancel('{\"organization_id\": \"shop\"}'::jsonb)", "o"),
         ("SELECT sms_outbox.retry('{\"dispatch_status\": \"failed\"}'::jsonb)", "o"),
         ("SELECT * FROM sms_outbox.survey('{\"dispatch_status\": \"failed\"}')", "o"),
-        ("SELECT * FROM sms_outbox.resolve('{\"dispatch_status\": \"failed\"}', 'accepted', 'x')", "o"),
+        ("SELECT * FROM sms_outbox.resolve(filter => '{\"dispatch_status\": \"failed\"}', verdict => 'accepted', detail => 'x')", "o"),
         ("SELECT sms_outbox.release_held()", "o"),
         ("SELECT sms_outbox.run_maintenance()", "o"),
         ("SELECT * FROM sms_outbox.queue_stats", "om"),
@@ -208,7 +208,7 @@ async fn knows_the_providers_of_the_worker(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
     let catalog: Value =
         serde_json::from_str(&std::fs::read_to_string(paths::checkout("worker/src/provider/catalog.json"))?)?;
-    let installed = queue.rows("SELECT slug, name, config FROM sms_outbox.provider ORDER BY slug").await?;
+    let installed = queue.rows("SELECT slug, name, looks_up, config FROM sms_outbox.provider ORDER BY slug").await?;
     assert_eq!(by_slug(&Value::from(installed))?, by_slug(&catalog)?);
     Ok(())
 }
