@@ -154,7 +154,10 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
         ("SELECT sms_outbox.cancel('{\"organization_id\": \"shop\"}'::jsonb)", "o"),
         ("SELECT sms_outbox.retry('{\"dispatch_status\": \"failed\"}'::jsonb)", "o"),
         ("SELECT * FROM sms_outbox.survey('{\"dispatch_status\": \"failed\"}')", "o"),
-        ("SELECT * FROM sms_outbox.resolve(filter => '{\"dispatch_status\": \"failed\"}', verdict => 'accepted', detail => 'x')", "o"),
+        (
+            "SELECT * FROM sms_outbox.resolve(filter => '{\"dispatch_status\": \"failed\"}', verdict => 'accepted', detail => 'x')",
+            "o",
+        ),
         ("SELECT sms_outbox.release_held()", "o"),
         ("SELECT sms_outbox.run_maintenance()", "o"),
         ("SELECT * FROM sms_outbox.queue_stats", "om"),
