@@ -80,6 +80,7 @@ async fn what_it_never_got_is_failed_where_absence_proves_it(major: Major) -> Re
     ensure!(verdicts == ["unclear", "not_sent"], "{told:?}");
     shop.expect_ledger(&sms, &[("not_sent", app)]).await?;
     ensure!(shop.seen(&sms).await? == (1, 0), "it was sent again by itself");
+    shop.will_retry(&sms).await?;
     shop.database.sql(&format!("SELECT sms_outbox.retry('{}')", sms.id)).await?;
     shop.wait_for_status(&sms, "sent").await?;
     ensure!(shop.seen(&sms).await? == (2, 1));
