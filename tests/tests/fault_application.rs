@@ -76,7 +76,7 @@ async fn a_commit_a_minute_late_is_found() -> Result<()> {
 async fn commits_late(major: Major, pause: Duration) -> Result<()> {
     let mut fault =
         Fault::new("2", &format!("commits {} s late, after later ones were claimed", pause.as_secs()), major);
-    let mut shop = Shop::open(major, "late").await?;
+    let mut shop = Shop::open(major, &format!("late_{}", pause.as_secs())).await?;
     shop.install("sandbox", "").await?;
     let _worker = shop.worker()?.start().await?;
     let mut late = Vec::new();
