@@ -5,6 +5,7 @@
 
 #![cfg(any(test, feature = "conformance"))]
 
+mod breaker;
 mod claim;
 mod evidence;
 mod late;
@@ -163,8 +164,11 @@ cases! {
         not_sent_goes_to_the_next_app_at_once, not_sent_by_all_apps_backs_off_and_starts_anew,
         attempts_are_spent, refused_account_waits_uncounted_and_blocks_the_app,
         throttled_waits_uncounted_and_blocks_for_the_time_asked,
-        throttling_again_and_again_blocks_longer_each_time, a_breaker_opens_and_lets_one_probe_through,
+        throttling_again_and_again_blocks_longer_each_time,
         unclear_is_not_sent_again, unclear_is_sent_again_where_opted_in, unclear_with_opt_in_is_spent_as_timeout;
+    breaker: a_breaker_opens_and_lets_one_probe_through, only_a_failed_probe_doubles_the_time,
+        a_refused_account_stays_closed_when_its_probe_fails, the_time_asked_for_outlasts_the_breaker,
+        the_probe_is_the_first_message_that_may_go;
     late: a_lease_that_runs_out_is_unclear, a_repeated_finish_is_harmless,
         a_stale_finish_changes_nothing_of_a_newer_attempt, another_workers_finish_changes_nothing,
         late_acceptance_after_the_timeout_is_sent, late_acceptance_after_a_retry_drops_the_waiting_try,

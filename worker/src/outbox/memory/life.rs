@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::app::AppRow;
+use super::app::{AppRow, Told};
 use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
 use crate::outbox::{AppState, OrganizationId, Xid};
 
@@ -203,7 +203,7 @@ impl State {
             return ClaimResult::AppUnavailable;
         }
         if let Some(app) = self.apps.get_mut(&app_id) {
-            app.claimed(now);
+            app.claimed(now, id);
         }
         let expires_at = now + self.rules.lease_timeout;
         let Some(message) = self.messages.get_mut(&id) else {
@@ -241,7 +241,7 @@ impl State {
     /// The lease is live: the outcome moves the message.
     fn settle(&mut self, now: Duration, id: MessageId, lease: &LeaseRow, ending: &Ending<'_>, jitter: f64) {
         if let Some(app) = self.apps.get_mut(&lease.app) {
-            app.observe(now, ending.status, ending.retry_after);
+            app.observe(now, &[Told { id, status: ending.status, retry_after: ending.retry_after }]);
         }
         let Some(message) = self.messages.get_mut(&id) else {
             return;
