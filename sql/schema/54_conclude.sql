@@ -45,9 +45,9 @@ BEGIN
     -- takes at this moment is waited for, and is then gone.
     PERFORM FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE;
     -- An earlier attempt of the message may have been accepted after all: then nothing of it is tried again. Or it is unclear still:
-    -- then it is never said to have failed. Asked apart, and only where there was an earlier attempt: inside the statement below it
-    -- would open every partition at each call.
-    SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1;
+    -- then it is never said to have failed. Asked apart, and only where there may be another attempt (beside a first one only
+    -- an accepted one whose claim was lost): inside the statement below it would open every partition at each call.
+    SELECT array_agg(o.id ORDER BY o.id) INTO repeated FROM unnest(outcomes) AS o WHERE o.attempt > 1 OR o.status <> 'accepted';
     IF repeated IS NOT NULL THEN
         SELECT array_agg(t.id) FILTER (WHERE t.status = 'accepted'), array_agg(t.id) FILTER (WHERE t.status = 'unclear')
           INTO accepted_before, unclear_before
@@ -67,7 +67,8 @@ BEGIN
                v.tries + CASE WHEN v.status IN ('refused_account', 'throttled') THEN 0 ELSE 1 END AS spent,
                CASE WHEN v.status = 'refused_content' THEN v.app_id || coalesce(v.refused_by, '{}') ELSE v.refused_by END AS refused,
                CASE WHEN v.status = 'not_sent' THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
-          FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id
+          -- An app that is uninstalled has opted in for nothing any more.
+          FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id AND a.uninstalled_at IS NULL
     ), judged AS MATERIALIZED (
         SELECT c.*,
                CASE

@@ -146,3 +146,16 @@ pub(super) async fn the_probe_is_the_first_message_that_may_go<S: Subject>(bench
     ensure!(answers == ["gone", "app_unavailable", "leased", "app_unavailable"], "the claims are {answers:?}");
     Ok(())
 }
+
+pub(super) async fn a_resumed_app_is_tried_anew<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    for status in [AttemptStatus::RefusedAccount, AttemptStatus::Throttled] {
+        attempt(&outbox, bench.enqueue().await?, app, status).await?;
+        for paused in [true, false] {
+            bench.subject.set_app_paused(app, paused).await?;
+        }
+        let state = bench.app_state(&outbox, app).await?;
+        ensure!(state == AppState::Open, "{status}: the resumed app is {state:?}");
+    }
+    Ok(())
+}

@@ -204,3 +204,14 @@ pub(super) async fn unclear_with_opt_in_is_spent_as_timeout<S: Subject>(bench: &
     ensure!(tries == MAX_ATTEMPTS, "spent after {tries}");
     bench.expect(id, DispatchStatus::DispatchTimeout).await
 }
+
+pub(super) async fn unclear_of_an_uninstalled_app_is_not_sent_again<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install_with(FIRST, true).await?);
+    bench.install(SECOND).await?;
+    let id = bench.enqueue().await?;
+    let lease = lease(&outbox, id, app).await?;
+    // Nobody has opted in for the app that is left.
+    bench.subject.uninstall_app(app).await?;
+    ensure!(finish(&outbox, id, lease.attempt, outcome(AttemptStatus::Unclear)).await?.applied, "not applied");
+    bench.expect(id, DispatchStatus::DispatchTimeout).await
+}

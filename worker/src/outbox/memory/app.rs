@@ -157,6 +157,14 @@ impl AppRow {
         self.block = Some(Block { until, reason, probe: None });
     }
 
+    /// An operator pauses it, or lets it go on: then it is tried anew, whatever was known of it.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        if !paused {
+            (self.failures, self.throttles, self.block) = (0, 0, None);
+        }
+    }
+
     /// Lets the time of its breaker or throttle be over.
     pub(super) fn pass_block(&mut self, now: Duration) {
         if let Some(block) = &mut self.block {
