@@ -32,11 +32,9 @@ async fn id(queue: &Queue, text: &str) -> Result<String> {
 
 async fn a_clock_set_back_loses_and_repeats_nothing(major: Major) -> Result<()> {
     let queue = Queue::new(major).await?;
-    let leased = async |text: &str| {
-        let id = queue.enqueue(text).await?;
-        queue.lease(&id).await
-    };
-    (leased("answered").await?, leased("dead").await?);
+    for text in ["answered", "dead"] {
+        queue.lease(&queue.enqueue(text).await?).await?;
+    }
     queue.enqueue("waiting").await?;
     queue.ended("unclear", "unclear").await?;
     queue.ended("backoff", "not_sent").await?;
