@@ -37,11 +37,12 @@ fn missing(proof: &str) -> Result<Option<Vec<String>>> {
     for name in proof.split('`').skip(1).step_by(2) {
         if name.ends_with(".rs") {
             file = name;
-            // A test may be made by a macro that names it, from a function of that name.
             source = fs::read_to_string(paths::checkout(name)).with_context(|| name.to_owned())?;
         } else {
             tests += 1;
-            if !source.contains(&format!("fn {name}(")) && !source.contains(&format!("fn {name}<")) {
+            // A function, or a name that a macro makes a test of.
+            let written = [format!("fn {name}("), format!("fn {name}<"), format!("\n    {name}: ")];
+            if !written.iter().any(|text| source.contains(text)) {
                 missing.push(format!("there is no {name} in {file}"));
             }
         }

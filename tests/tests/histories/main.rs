@@ -66,8 +66,8 @@ impl Players {
         let config = Config {
             cases,
             failure_persistence: None,
-            max_shrink_iters: 1000,
-            max_shrink_time: 120_000,
+            max_shrink_iters: 300,
+            max_shrink_time: 60_000,
             ..Config::default()
         };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));

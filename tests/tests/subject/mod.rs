@@ -14,8 +14,8 @@ use sms_outbox_worker::outbox::conformance::{Enqueue, Install, LedgerLine, MAX_A
 use sms_outbox_worker::outbox::postgres::PostgresOutbox;
 use sms_outbox_worker::outbox::postgres::connect::Target;
 use tokio::sync::Mutex;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 /// Queues a message, with parameters of [`parameters`].
@@ -33,6 +33,8 @@ pub(crate) struct Queue {
     operator: Arc<Mutex<Client>>,
     /// Sessions of applications that have no transaction open.
     idle: Arc<Mutex<Vec<Client>>>,
+    /// Prepared by the operator: planned once, not after every step of a history.
+    standings: Statement,
 }
 
 impl Queue {
@@ -46,8 +48,11 @@ impl Queue {
             .start()
             .await?;
         let database = Arc::new(Database::create(&cluster, "queue").await?);
-        let operator = Arc::new(Mutex::new(database.connect().await?));
-        Ok(Self { database, operator, idle: Arc::default() })
+        let operator = database.connect().await?;
+        // Few rows, in many partitions: the plan for any ids is as good as one for these.
+        operator.batch_execute("SET plan_cache_mode = force_generic_plan").await?;
+        let standings = operator.prepare(&standings_query()).await?;
+        Ok(Self { database, operator: Arc::new(Mutex::new(operator)), idle: Arc::default(), standings })
     }
 
     pub(crate) fn database(&self) -> &Database {
@@ -235,26 +240,29 @@ impl Subject for Queue {
     }
 
     async fn standings(&self, ids: &[MessageId]) -> Result<Vec<Option<Standing>>> {
-        let query = format!(
-            "SELECT o.dispatch_status::text,
-                    concat_ws(' and ', CASE WHEN r.id IS NOT NULL THEN 'ready' END, CASE WHEN s.id IS NOT NULL THEN 'scheduled' END,
-                              CASE WHEN l.id IS NOT NULL THEN 'lease' END, CASE WHEN e.id IS NOT NULL THEN 'ended' END),
-                    coalesce(r.tries, s.tries, l.tries, 0::smallint), coalesce(r.refused_by, s.refused_by, l.refused_by, '{{}}'), coalesce(r.avoid, l.avoid, '{{}}'),
-                    (SELECT coalesce(jsonb_agg(jsonb_build_array(a.attempt, a.status, a.error_code, {TOLD_BY}) ORDER BY a.attempt), '[]')
-                       FROM sms_outbox.attempts AS a WHERE a.id = u.id AND a.status IS NOT NULL),
-                    (SELECT coalesce(jsonb_object_agg(t.attempt, t.delivery_status), '{{}}') FROM sms_outbox.receipt AS t WHERE t.id = u.id)
-               FROM unnest($1::uuid[]::sms_outbox.message_id[]) WITH ORDINALITY AS u (id, place)
-               LEFT JOIN LATERAL (SELECT v.dispatch_status FROM sms_outbox.outbox AS v WHERE v.id = u.id) AS o ON true
-               LEFT JOIN sms_outbox.ready AS r ON r.id = u.id
-               LEFT JOIN sms_outbox.scheduled AS s ON s.id = u.id
-               LEFT JOIN sms_outbox.lease AS l ON l.id = u.id
-               LEFT JOIN sms_outbox.ended AS e ON e.id = u.id
-              ORDER BY u.place"
-        );
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = self.operator.lock().await.query(&query, &[&ids]).await?;
+        let rows = self.operator.lock().await.query(&self.standings, &[&ids]).await?;
         rows.iter().map(standing).collect()
     }
+}
+
+fn standings_query() -> String {
+    format!(
+        "SELECT o.dispatch_status::text,
+                concat_ws(' and ', CASE WHEN r.id IS NOT NULL THEN 'ready' END, CASE WHEN s.id IS NOT NULL THEN 'scheduled' END,
+                          CASE WHEN l.id IS NOT NULL THEN 'lease' END, CASE WHEN e.id IS NOT NULL THEN 'ended' END),
+                coalesce(r.tries, s.tries, l.tries, 0::smallint), coalesce(r.refused_by, s.refused_by, l.refused_by, '{{}}'), coalesce(r.avoid, l.avoid, '{{}}'),
+                (SELECT coalesce(jsonb_agg(jsonb_build_array(a.attempt, a.status, a.error_code, {TOLD_BY}) ORDER BY a.attempt), '[]')
+                   FROM sms_outbox.attempts AS a WHERE a.id = u.id AND a.status IS NOT NULL),
+                (SELECT coalesce(jsonb_object_agg(t.attempt, t.delivery_status), '{{}}') FROM sms_outbox.receipt AS t WHERE t.id = u.id)
+           FROM unnest($1::uuid[]::sms_outbox.message_id[]) WITH ORDINALITY AS u (id, place)
+           LEFT JOIN LATERAL (SELECT v.dispatch_status FROM sms_outbox.outbox AS v WHERE v.id = u.id) AS o ON true
+           LEFT JOIN sms_outbox.ready AS r ON r.id = u.id
+           LEFT JOIN sms_outbox.scheduled AS s ON s.id = u.id
+           LEFT JOIN sms_outbox.lease AS l ON l.id = u.id
+           LEFT JOIN sms_outbox.ended AS e ON e.id = u.id
+          ORDER BY u.place"
+        )
 }
 
 async fn enqueue(session: &Client, message: Enqueue) -> Result<MessageId> {
