@@ -78,7 +78,7 @@ pub(crate) async fn transaction_ids_that_are_given_twice_hide_nothing(major: Maj
     shop.database.sql("ALTER SYSTEM SET wal_writer_delay = '10s'").await?;
     shop.database.sql("ALTER SYSTEM SET sms_outbox.maintenance_interval = '1min'").await?;
     shop.database.cluster().reload()?;
-    let worker = shop.worker()?.set("SMS_OUTBOX_POLL_INTERVAL", "50ms").set("SMS_OUTBOX_HEARTBEAT_INTERVAL", "10s");
+    let worker = shop.worker()?.set("SMS_OUTBOX_POLL_INTERVAL", "50ms").set("SMS_OUTBOX_HEARTBEAT_INTERVAL", "4s");
     let mut worker = worker.start().await?;
     let mut fault = Fault::new("13", "transaction ids are given twice", major);
     for _ in 0..5 {
