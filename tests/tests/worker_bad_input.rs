@@ -155,7 +155,7 @@ async fn a_wrong_start_is_explained(major: Major) -> Result<()> {
             &good,
             &["--heartbeat-interval", "30s"],
             2,
-            &["heartbeat-interval", "10s"],
+            &["heartbeat-interval", "4s"],
         ),
         case("a name that fits nowhere", &good, &["--worker-name", "a/b"], 2, &["worker-name", "1 to 64 characters"]),
     ];
