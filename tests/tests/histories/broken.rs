@@ -32,12 +32,6 @@ const BROKEN: &[Broken] = &[
         instead: "'throttled') THEN 0",
     },
     Broken {
-        rule: "a late answer is believed of the worker that made the attempt",
-        function: "conclude_late(text, sms_outbox.outcome)",
-        text: "made_by = conclude_late.worker AND",
-        instead: "true AND",
-    },
-    Broken {
         rule: "an open breaker lets one message through",
         function: "claim(text, sms_outbox.message_id[], bigint[])",
         text: "OR l.id = ANY (probe_ids) THEN 'leased'",
