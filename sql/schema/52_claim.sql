@@ -47,10 +47,15 @@ BEGIN
       FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps) AND s.state = 'probe';
     IF probes IS NOT NULL THEN
         WITH candidate AS (
+            -- The first message that may go by it: one that cannot be sent would tell nothing, and the next probe is a minute away.
             SELECT DISTINCT ON (u.app_id) u.app_id, r.id
-              FROM unnest(ids, apps) AS u (id, app_id) JOIN sms_outbox.ready AS r ON r.id = u.id
-             WHERE u.app_id = ANY (probes) AND r.server = this_server
-             ORDER BY u.app_id, r.id
+              FROM (SELECT DISTINCT ON (w.id) w.* FROM unnest(ids, apps) WITH ORDINALITY AS w (id, app_id, place) ORDER BY w.id, w.place) AS u
+              JOIN sms_outbox.ready AS r ON r.id = u.id
+              JOIN sms_outbox.organization_app AS a ON a.app_id = u.app_id AND a.organization_id = r.organization_id
+             WHERE u.app_id = ANY (probes) AND r.server = this_server AND (r.valid_until <= clock_timestamp()) IS NOT TRUE
+               AND a.provider_slug = coalesce(r.preferred_provider_slug, a.provider_slug)
+               AND NOT a.app_id = ANY (coalesce(r.refused_by, '{}'))
+             ORDER BY u.app_id, u.place
         ), granted AS (
             UPDATE sms_outbox.app_health AS h SET blocked_until = clock_timestamp() + interval '60 seconds', probe_id = c.id
               FROM candidate AS c

@@ -68,7 +68,8 @@ BEGIN
                CASE WHEN v.status = 'refused_content' THEN v.app_id || coalesce(v.refused_by, '{}') ELSE v.refused_by END AS refused,
                CASE WHEN v.released THEN sms_outbox.server_id() ELSE v.server END AS goes_to,
                CASE WHEN v.status = 'not_sent' THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
-          FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id
+          -- An app that is uninstalled has opted in for nothing any more.
+          FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id AND a.uninstalled_at IS NULL
     ), judged AS MATERIALIZED (
         SELECT c.*,
                CASE

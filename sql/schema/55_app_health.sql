@@ -35,7 +35,7 @@ BEGIN
         END IF;
         IF app.account THEN
             health.blocked_reason := 'account';
-            health.blocked_until := clock_timestamp() + interval '60 seconds';
+            health.blocked_until := greatest(health.blocked_until, clock_timestamp() + interval '60 seconds');
             health.probe_id := NULL;
         ELSIF app.answers THEN
             health.failures := 0;
@@ -49,18 +49,20 @@ BEGIN
             health.failures := least(health.failures + app.failures, 5);
             IF health.failures = 5 THEN
                 health.blocked_reason := 'failing';
-                health.blocked_until := clock_timestamp() + interval '1 second';
+                health.blocked_until := greatest(health.blocked_until, clock_timestamp() + interval '1 second');
             END IF;
         ELSIF health.probe_id = ANY (app.failed_ids) THEN
             -- The probe failed as well: twice as long, a minute at most. Others that were in flight before tell nothing new.
             health.failures := least(health.failures + 1, 11);
-            health.blocked_until := clock_timestamp() + least(60, 2 ^ (health.failures - 5)) * interval '1 second';
+            health.blocked_until := clock_timestamp()
+                + CASE health.blocked_reason WHEN 'account' THEN 60 ELSE least(60, 2 ^ (health.failures - 5)) END * interval '1 second';
             health.probe_id := NULL;
         END IF;
-        IF app.throttled IS NOT NULL AND (health.blocked_reason IS NULL OR health.blocked_reason = 'throttled') THEN
-            -- Asked again in vain: longer each time, a minute at most, whatever the provider says.
+        IF app.throttled IS NOT NULL THEN
+            -- Asked again in vain: longer each time, a minute at most, whatever the provider says. Beside an open breaker too: its
+            -- probe waits for as long.
             health.throttles := least(health.throttles + 1, 7);
-            health.blocked_reason := 'throttled';
+            health.blocked_reason := coalesce(health.blocked_reason, 'throttled');
             health.blocked_until := greatest(health.blocked_until, clock_timestamp()
                 + greatest(app.throttled, CASE WHEN health.throttles > 1 THEN least(60, 2 ^ (health.throttles - 1)) ELSE 0 END) * interval '1 second');
         END IF;
@@ -71,4 +73,4 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.note_app_health(sms_outbox.concluded[]) IS 'Moves the breaker and the throttle of each app by what its attempts said: a refused account opens the breaker for 60 s; five failures in a row open it for 1 s, doubling with each failed probe to 60 s; any real answer closes it; Retry-After (1 s where not given, 1 hour at most) blocks for that time, and longer when it comes again and again: doubling to 60 s.';
+COMMENT ON FUNCTION sms_outbox.note_app_health(sms_outbox.concluded[]) IS 'Moves the breaker and the throttle of each app by what its attempts said: a refused account opens the breaker for 60 s, and again with each probe that does not answer; five failures in a row open it for 1 s, doubling with each failed probe to 60 s; any real answer closes it; Retry-After (1 s where not given, 1 hour at most) blocks for that time, and longer when it comes again and again: doubling to 60 s; and no breaker lets a probe through before that.';

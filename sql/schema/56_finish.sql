@@ -14,6 +14,10 @@ DECLARE
     recorded boolean;
 BEGIN
     PERFORM sms_outbox.require_read_committed();
+    -- conclude() takes NULL for 'whoever holds it', which is maintenance's alone.
+    IF finish.worker IS NULL OR length(finish.worker) NOT BETWEEN 1 AND 100 THEN
+        RAISE EXCEPTION 'worker: a name of 1 to 100 characters is needed' USING ERRCODE = '22023', COLUMN = 'worker';
+    END IF;
     -- IS NOT TRUE: an array that is NULL would silently be padded with NULLs.
     IF (cardinality(ids) <= 10000 AND cardinality(ids) = ALL (ARRAY[
             cardinality(attempts), cardinality(statuses), cardinality(http_statuses), cardinality(error_codes), cardinality(error_messages),
@@ -72,9 +76,12 @@ BEGIN
 
     -- No trace of the attempt: its claim was lost when an asynchronous standby took over. Then it matters whether it was sent, or may
     -- have been; of two that tell it at once the second finds it told.
-    IF late.status NOT IN ('accepted', 'unclear') THEN
+    IF late.status NOT IN ('accepted', 'unclear') OR late.attempt < 1 THEN
         RETURN false;
     END IF;
+    -- Held where it waits, so that nobody claims it under this very number meanwhile.
+    PERFORM FROM sms_outbox.scheduled AS s WHERE s.id = late.id FOR UPDATE;
+    PERFORM FROM sms_outbox.ready AS r WHERE r.id = late.id FOR UPDATE;
     SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = late.id FOR UPDATE;
     IF NOT FOUND OR EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.id = late.id AND l.attempt = late.attempt)
        OR EXISTS (SELECT FROM sms_outbox.attempt AS a WHERE a.id = late.id AND (a.status = 'accepted' OR a.attempt = late.attempt)) THEN

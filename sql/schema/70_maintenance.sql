@@ -144,11 +144,11 @@ BEGIN
     INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES (is_due.task, '-infinity') ON CONFLICT ON CONSTRAINT maintenance_pkey DO NOTHING;
     UPDATE sms_outbox.maintenance AS m SET ran_at = now()
      WHERE m.task = ANY (ARRAY(SELECT f.task FROM sms_outbox.maintenance AS f
-                                WHERE f.task = is_due.task AND f.ran_at <= now() - every FOR UPDATE SKIP LOCKED));
+                                WHERE f.task = is_due.task AND f.ran_at NOT BETWEEN now() - every AND now() FOR UPDATE SKIP LOCKED));
     RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.is_due(text, interval) IS 'Whether a rarer task is to run now; then nobody else runs it at the same time.';
+COMMENT ON FUNCTION sms_outbox.is_due(text, interval) IS 'Whether a rarer task is to run now; then nobody else runs it at the same time. One that seems to have run later than now is due: the clock was set back.';
 
 CREATE FUNCTION sms_outbox.run_maintenance() RETURNS TABLE (task text, moved bigint, more boolean)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -7,7 +7,7 @@ use sms_outbox_tests::{Fault, Major, Queue, on_majors};
 
 on_majors! { ends:
     drops_a_day_when_all_is_over, keeps_a_day_for_an_unfinished_message, waits_for_readers_without_making_others_wait,
-    keeps_the_ends_apart,
+    keeps_the_ends_apart, sends_what_is_scheduled_for_later_than_anything_is_kept,
 }
 
 /// Lets so many days pass over every row.
@@ -214,5 +214,37 @@ async fn keeps_the_ends_apart(major: Major) -> Result<()> {
             [json!({ "pending": 0, "sent": 0, "failed": 0 })]
         );
     }
+    Ok(())
+}
+
+/// Retention counts from the end, and waiting from when a message is due: both may be shorter than the longest schedule.
+async fn sends_what_is_scheduled_for_later_than_anything_is_kept(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    queue
+        .sql("SET sms_outbox.retention_sent = '1h'; SET sms_outbox.retention_failed = '1h'; SET sms_outbox.retention_pending = '1h'")
+        .await?;
+    let later = "SELECT id FROM sms_outbox_enqueue('0501234567', 'later', datetime => now() + interval '60 days', organization_id => 'shop')";
+    queue.value::<String>(later, &[]).await?;
+    queue.ended("sent", "accepted").await?;
+    for _ in 0..2 {
+        age(&queue, 29).await?;
+        queue.sql("UPDATE sms_outbox.scheduled SET due_at = due_at - interval '29 days'").await?;
+        queue.maintain_all().await?;
+        assert_eq!(kept(&queue).await?, ["later"], "what is over is gone long since, what is to come is kept");
+    }
+    queue.sql("UPDATE sms_outbox.scheduled SET due_at = now(), since = now()").await?;
+    queue.maintain_all().await?;
+    let id: String = queue.value("SELECT id::text FROM sms_outbox.outbox", &[]).await?;
+    assert_eq!(queue.attempt(&id, "accepted").await?, "sent");
+    queue.maintain_all().await?;
+    assert_eq!(kept(&queue).await?, ["later"], "kept for its hour, whatever the day of its id");
+    queue
+        .sql(
+            "UPDATE sms_outbox.attempt SET finished_at = finished_at - interval '2 hours';
+             UPDATE sms_outbox.tally SET minute = minute - interval '2 hours'",
+        )
+        .await?;
+    queue.maintain_all().await?;
+    assert_eq!((kept(&queue).await?.len(), old_days(&queue).await?), (0, 0));
     Ok(())
 }

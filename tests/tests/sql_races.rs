@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use futures_util::future::{join, try_join_all};
+use sms_outbox_tests::fault::Fault;
 use sms_outbox_tests::queue::{Claimed, claim, finish};
 use sms_outbox_tests::{Major, Queue, on_majors};
 use tokio_postgres::{Client, Error};
 
 on_majors! { ends:
-    claims_each_message_once, cancels_or_claims, cancels_or_stages, retries_once, settles_a_late_acceptance,
+    claims_each_message_once, cancels_or_claims, cancels_or_stages, cancels_once, retries_once, settles_a_late_acceptance,
     maintains_twice_at_once, finishes_or_times_out,
 }
 
@@ -32,6 +33,14 @@ fn state<T>(result: &Result<T, Error>) -> &str {
 
 async fn run(client: &Client, call: &str, id: &str) -> Result<String, Error> {
     client.query_one(&format!("SELECT sms_outbox.{call}('{id}')::text"), &[]).await?.try_get(0)
+}
+
+/// Races of a group of faults that went as they should: each message is in one place.
+async fn close(queue: &Queue, major: Major, group: &str, case: &str, races: usize) -> Result<()> {
+    queue.assert_placed().await?;
+    let mut fault = Fault::new(group, case, major);
+    fault.injected(u64::try_from(races)?);
+    fault.asserted(usize::try_from(queue.count("sms_outbox.message").await?)?)
 }
 
 /// Many failures in a row would block the app.
@@ -83,7 +92,7 @@ async fn cancels_or_claims(major: Major) -> Result<()> {
             other => assert_eq!((other, result.as_str()), ("55000", "leased")),
         }
     }
-    queue.assert_placed().await
+    close(&queue, major, "26", "a cancel and a claim at once", RACES).await
 }
 
 async fn cancels_or_stages(major: Major) -> Result<()> {
@@ -103,7 +112,20 @@ async fn cancels_or_stages(major: Major) -> Result<()> {
         assert_eq!(canceled?, "canceled", "wherever the message was, it was waiting");
     }
     assert_eq!(queue.count("sms_outbox.ended WHERE status = 'canceled'").await?, i64::try_from(RACES)?);
-    queue.assert_placed().await
+    close(&queue, major, "26", "a cancel, and its time comes", RACES).await
+}
+
+async fn cancels_once(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    let (one, other) = (queue.connect_as("operator").await?, queue.connect_as("operator").await?);
+    for id in enqueue_many(&queue, RACES).await? {
+        let (first, second) = join(run(&one, "cancel", &id), run(&other, "cancel", &id)).await;
+        let mut states = [state(&first), state(&second)];
+        states.sort_unstable();
+        assert_eq!(states, ["00000", "55000"]);
+    }
+    assert_eq!(queue.count("sms_outbox.ended WHERE status = 'canceled'").await?, i64::try_from(RACES)?);
+    close(&queue, major, "26", "two cancels at once", RACES).await
 }
 
 async fn retries_once(major: Major) -> Result<()> {
@@ -117,7 +139,7 @@ async fn retries_once(major: Major) -> Result<()> {
         assert_eq!(states, ["00000", "55000"]);
     }
     assert_eq!(queue.count("sms_outbox.ready").await?, i64::try_from(RACES)?);
-    queue.assert_placed().await
+    close(&queue, major, "26", "two retries at once", RACES).await
 }
 
 async fn settles_a_late_acceptance(major: Major) -> Result<()> {
@@ -148,7 +170,7 @@ async fn settles_a_late_acceptance(major: Major) -> Result<()> {
     );
     let sent: i64 = queue.value("SELECT sent FROM sms_outbox.queue_stats", &[]).await?;
     assert_eq!(sent, i64::try_from(RACES)?, "each counts once");
-    queue.assert_placed().await
+    close(&queue, major, "28", "a late acceptance as the next try ends", RACES).await
 }
 
 async fn maintains_twice_at_once(major: Major) -> Result<()> {
@@ -189,7 +211,7 @@ async fn maintains_twice_at_once(major: Major) -> Result<()> {
         places,
         [serde_json::json!({ "attempts": 2000, "ready": 500, "dispatch_timeout": 2000, "expired": 500 })]
     );
-    queue.assert_placed().await
+    close(&queue, major, "10", "four maintenance runs at once", 4).await
 }
 
 async fn finishes_or_times_out(major: Major) -> Result<()> {
@@ -212,5 +234,5 @@ async fn finishes_or_times_out(major: Major) -> Result<()> {
     assert_eq!(queue.count("sms_outbox.attempt").await?, i64::try_from(RACES)?);
     let sent: i64 = queue.value("SELECT sent FROM sms_outbox.queue_stats", &[]).await?;
     assert_eq!(sent, i64::try_from(RACES)?);
-    queue.assert_placed().await
+    close(&queue, major, "10", "an outcome as its lease runs out", RACES).await
 }

@@ -2,6 +2,7 @@
 //! its own, and what a `console` block shows is compared with what comes. Lists in the references are compared with the
 //! database and the catalog; `UPDATE_DOCUMENTS=1` writes them anew.
 
+mod guarantees;
 mod masks;
 mod names;
 mod page;
@@ -84,6 +85,13 @@ fn every_page_with_blocks_is_run() -> Result<()> {
             ensure!(reason.len() > 10, "{path}:{line}: not-run needs a reason");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn every_promise_is_proven() -> Result<()> {
+    let faults = guarantees::faults()?;
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
 }
 

@@ -37,6 +37,13 @@ pub(crate) fn workers() -> Vec<Bad> {
             "",
         ),
         bad(
+            format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, 100001)"),
+            "22023",
+            "page",
+            "100001 is not between 1 and 100000",
+            "",
+        ),
+        bad(
             format!("SELECT * FROM sms_outbox.look(ARRAY[1]::smallint[], {RANGE}, NULL)"),
             "22023",
             "page",
@@ -69,8 +76,33 @@ pub(crate) fn workers() -> Vec<Bad> {
         bad(finish(id, accepted, "NULL"), "22023", "ids", "the same number of elements", ""),
         bad(finish(id, "ARRAY[NULL::sms_outbox.attempt_status]", ok), "22023", "statuses", "must not hold NULL", ""),
         bad(finish("ARRAY[NULL::sms_outbox.message_id]", accepted, ok), "22023", "ids", "must not hold NULL", ""),
+        bad(finish(id, accepted, ok).replace("'w'", "NULL"), "22023", "worker", "1 to 100 characters", ""),
+        bad(finish(id, accepted, ok).replace("'w'", "''"), "22023", "worker", "1 to 100 characters", ""),
         bad("SELECT sms_outbox.heartbeat('', '1', 'h', 0, 0, 0, 0)", "22023", "worker", "1 to 100 characters", ""),
     ];
+    // One too many, and a thousand times too many.
+    for many in [10_001, 10_000_000] {
+        let filled = |element: &str| format!("array_fill({element}, ARRAY[{many}])");
+        let ids = filled("'{sent}'::sms_outbox.message_id");
+        let told = format!("10000 at most; they have {many} and {many}");
+        let claim = format!("SELECT * FROM sms_outbox.claim('w', {ids}, {})", filled("1::bigint"));
+        all.push(Bad { sql: claim, state: "22023", column: "ids", fault: told.leak(), cure: "" });
+    }
+    let ten_thousand_and_one = [
+        "'{sent}'::sms_outbox.message_id",
+        "1::smallint",
+        "'accepted'::sms_outbox.attempt_status",
+        "200::smallint",
+        "NULL::text",
+        "NULL::text",
+        "NULL::text",
+        "NULL::text",
+        "NULL::float8",
+    ]
+    .map(|element| format!("array_fill({element}, ARRAY[10001])"))
+    .join(", ");
+    let finish_many = format!("SELECT * FROM sms_outbox.finish('w', {ten_thousand_and_one})");
+    all.push(bad(finish_many, "22023", "ids", "10000 at most", ""));
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
         for call in [
             format!("sms_outbox.claim('w', {id}, ARRAY[1::bigint])"),

@@ -5,12 +5,14 @@
 
 #![cfg(any(test, feature = "conformance"))]
 
+mod breaker;
 mod claim;
 mod evidence;
 mod late;
 mod operator;
 mod outcome;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -77,16 +79,47 @@ pub struct LedgerLine {
     pub told_by: Option<Evidence>,
 }
 
+/// A message as it stands: what decides its next step, by the table that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// As callers see it.
+    pub status: DispatchStatus,
+    /// `ready`, `scheduled`, `lease` or `ended`; empty for none, where an attempt was accepted.
+    pub table: String,
+    /// Attempts that count.
+    pub tries: u16,
+    /// Apps that refused it for good.
+    pub refused_by: BTreeSet<AppId>,
+    /// Apps that failed in this round.
+    pub avoid: BTreeSet<AppId>,
+    /// The ledger, by number.
+    pub attempts: Vec<LedgerLine>,
+    /// What receipts say, by number of the attempt.
+    pub receipts: BTreeMap<i16, DeliveryStatus>,
+}
+
 /// A queue under test: an empty one, or one that other cases use too (cases share no organization and no worker).
 /// Its `max_attempts` is [`MAX_ATTEMPTS`]; nothing but its own methods runs maintenance.
 pub trait Subject: Send + Sync {
     /// The queue as one worker sees it.
     type Outbox: Outbox + Reconcile;
+    /// An application's transaction that is open.
+    type Transaction: Send;
 
     /// The queue as this worker sees it.
     fn worker(&self, name: &str) -> impl Future<Output = Result<Self::Outbox>> + Send;
     /// Queues a message and commits.
     fn enqueue(&self, message: Enqueue) -> impl Future<Output = Result<MessageId>> + Send;
+    /// Begins a transaction, whose id is older than that of any that begins later.
+    fn begin(&self) -> impl Future<Output = Result<Self::Transaction>> + Send;
+    /// Queues a message in a transaction.
+    fn enqueue_in(
+        &self,
+        transaction: &Self::Transaction,
+        message: Enqueue,
+    ) -> impl Future<Output = Result<MessageId>> + Send;
+    /// Commits a transaction, or rolls it back.
+    fn end(&self, transaction: Self::Transaction, commit: bool) -> impl Future<Output = Result<()>> + Send;
     /// Installs an app with a configuration that its provider takes.
     fn install_app(&self, app: Install) -> impl Future<Output = Result<AppId>> + Send;
     /// Uninstalls an app.
@@ -120,7 +153,7 @@ pub trait Subject: Send + Sync {
     fn expire_lease(&self, id: MessageId) -> impl Future<Output = Result<()>> + Send;
     /// Lets the message's schedule be due.
     fn make_due(&self, id: MessageId) -> impl Future<Output = Result<()>> + Send;
-    /// Lets the waiting message's `valid_until` be past.
+    /// Lets the message's `valid_until` be past, wherever it is.
     fn pass_validity(&self, id: MessageId) -> impl Future<Output = Result<()>> + Send;
     /// Lets the time of the app's breaker or throttle be over.
     fn pass_block(&self, app: AppId) -> impl Future<Output = Result<()>> + Send;
@@ -130,6 +163,8 @@ pub trait Subject: Send + Sync {
     fn status(&self, id: MessageId) -> impl Future<Output = Result<DispatchStatus>> + Send;
     /// The ledger of a message, by number.
     fn attempts(&self, id: MessageId) -> impl Future<Output = Result<Vec<LedgerLine>>> + Send;
+    /// How messages stand; `None` for one that is not there, or not committed.
+    fn standings(&self, ids: &[MessageId]) -> impl Future<Output = Result<Vec<Option<Standing>>>> + Send;
 }
 
 macro_rules! cases {
@@ -164,13 +199,19 @@ cases! {
         not_sent_goes_to_the_next_app_at_once, not_sent_by_all_apps_backs_off_and_starts_anew,
         attempts_are_spent, refused_account_waits_uncounted_and_blocks_the_app,
         throttled_waits_uncounted_and_blocks_for_the_time_asked,
-        throttling_again_and_again_blocks_longer_each_time, a_breaker_opens_and_lets_one_probe_through,
-        unclear_is_not_sent_again, unclear_is_sent_again_where_opted_in, unclear_with_opt_in_is_spent_as_timeout;
+        throttling_again_and_again_blocks_longer_each_time,
+        unclear_is_not_sent_again, unclear_is_sent_again_where_opted_in, unclear_with_opt_in_is_spent_as_timeout,
+        unclear_of_an_uninstalled_app_is_not_sent_again;
+    breaker: a_breaker_opens_and_lets_one_probe_through, only_a_failed_probe_doubles_the_time,
+        a_refused_account_stays_closed_when_its_probe_fails, the_time_asked_for_outlasts_the_breaker,
+        the_probe_is_the_first_message_that_may_go, a_resumed_app_is_tried_anew;
     late: a_lease_that_runs_out_is_unclear, a_repeated_finish_is_harmless,
         a_stale_finish_changes_nothing_of_a_newer_attempt, another_workers_finish_changes_nothing,
         late_acceptance_after_the_timeout_is_sent, late_acceptance_after_a_retry_drops_the_waiting_try,
         late_acceptance_beside_a_live_lease_shows_both, late_refusal_after_the_timeout_is_failed,
-        acceptance_of_a_claim_that_was_lost_is_sent, an_unclear_end_of_a_lost_claim_is_not_sent_again, acceptance_of_a_lost_claim_counts_wherever_the_message_is;
+        acceptance_of_a_claim_that_was_lost_is_sent, an_unclear_end_of_a_lost_claim_is_not_sent_again,
+        acceptance_of_a_lost_claim_counts_wherever_the_message_is,
+        acceptance_of_a_lost_claim_beside_the_first_attempt_drops_the_next_try, a_made_up_lease_changes_nothing;
     evidence: evidence_of_acceptance_makes_it_sent, known_not_sent_is_failed_and_may_be_retried,
         evidence_moves_only_what_is_unclear, evidence_after_a_retry_drops_the_waiting_try,
         evidence_beside_a_live_lease_shows_both, unclear_while_any_attempt_is,
@@ -181,7 +222,8 @@ cases! {
         a_receipt_leaves_an_answer_as_it_is, what_is_unclear_is_given_out_three_times_to_be_looked_up;
     operator: cancel_takes_a_waiting_message_back, cancel_takes_a_scheduled_message_back,
         cancel_leaves_a_leased_message_alone, retry_queues_every_end_anew,
-        retry_leaves_unfinished_and_sent_messages_alone, retry_forgets_refusals_and_keeps_the_ledger;
+        retry_leaves_unfinished_and_sent_messages_alone, retry_forgets_refusals_and_keeps_the_ledger,
+        retry_of_a_scheduled_message_keeps_its_time;
 }
 
 /// Runs all cases, each on a subject of its own.

@@ -182,3 +182,53 @@ pub(super) async fn acceptance_of_a_lost_claim_counts_wherever_the_message_is<S:
     ensure!(bench.waiting(&outbox, leased).await?.is_none(), "a sent message waits");
     Ok(())
 }
+
+pub(super) async fn acceptance_of_a_lost_claim_beside_the_first_attempt_drops_the_next_try<S: Subject>(
+    bench: &Bench<'_, S>,
+) -> Result<()> {
+    let (lost, outbox) = (bench.worker("a").await?, bench.worker("b").await?);
+    let app = bench.install(FIRST).await?;
+    for status in [AttemptStatus::NotSent, AttemptStatus::Throttled, AttemptStatus::Unclear] {
+        let id = bench.enqueue().await?;
+        // Two claims are lost in a promotion, the message is let go and claimed for the first time, as it seems.
+        let first = lease(&outbox, id, app).await?;
+        let accepted = finish(&lost, id, first.attempt + 1, outcome(AttemptStatus::Accepted)).await?;
+        ensure!(accepted.applied && accepted.status == Some(DispatchStatus::Sent), "{accepted:?}");
+        let ended = finish(&outbox, id, first.attempt, outcome(status)).await?;
+        ensure!(ended.applied && ended.status == Some(DispatchStatus::Sent), "{status}: {ended:?}");
+        bench.subject.run_maintenance().await?;
+        ensure!(bench.waiting(&outbox, id).await?.is_none(), "{status}: a sent message waits");
+        bench.subject.pass_block(app).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_made_up_lease_changes_nothing<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let (waiting, leased) = (bench.enqueue().await?, bench.enqueue().await?);
+    let live = lease(&outbox, leased, app).await?;
+    let unknown = MessageId(uuid::Uuid::nil());
+    let before = bench.subject.standings(&[waiting, leased]).await?;
+    for status in AttemptStatus::ALL {
+        // An acceptance, or an unclear end, of an attempt that might have been is believed: its claim may be lost.
+        let numbers: &[i16] = match status {
+            AttemptStatus::Accepted | AttemptStatus::Unclear => &[0, -1, i16::MIN],
+            _ => &[0, -1, 1, 2, i16::MAX],
+        };
+        for number in numbers {
+            let nowhere = finish(&outbox, unknown, *number, outcome(*status)).await?;
+            ensure!(!nowhere.applied && nowhere.status.is_none(), "{status} of no message: {nowhere:?}");
+            let never = finish(&outbox, waiting, *number, outcome(*status)).await?;
+            ensure!(!never.applied && never.status == Some(DispatchStatus::Pending), "{status}: {never:?}");
+            if *number != live.attempt {
+                let other = finish(&outbox, leased, *number, outcome(*status)).await?;
+                ensure!(!other.applied && other.status == Some(DispatchStatus::Sending), "{status}: {other:?}");
+            }
+        }
+    }
+    let nowhere = finish(&outbox, unknown, 1, outcome(AttemptStatus::Accepted)).await?;
+    ensure!(!nowhere.applied && nowhere.status.is_none(), "accepted, of no message: {nowhere:?}");
+    let after = bench.subject.standings(&[waiting, leased]).await?;
+    ensure!(after == before, "{before:?} became {after:?}");
+    Ok(())
+}

@@ -85,3 +85,16 @@ pub(super) async fn retry_forgets_refusals_and_keeps_the_ledger<S: Subject>(benc
     finish(&outbox, id, next.attempt, outcome(AttemptStatus::Accepted)).await?;
     bench.expect_attempts(id, &[AttemptStatus::RefusedContent, AttemptStatus::Accepted]).await
 }
+
+pub(super) async fn retry_of_a_scheduled_message_keeps_its_time<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let later = Enqueue { due_in: Some(Duration::from_secs(3600)), ..bench.message() };
+    let id = bench.subject.enqueue(later).await?;
+    bench.subject.cancel(id).await?;
+    ensure!(bench.subject.retry(id).await?, "a canceled message was not retried");
+    bench.subject.run_maintenance().await?;
+    ensure!(bench.waiting(&outbox, id).await?.is_none(), "it waits before its time");
+    bench.subject.make_due(id).await?;
+    bench.subject.run_maintenance().await?;
+    attempt(&outbox, id, app, AttemptStatus::Accepted).await.map(drop)
+}

@@ -174,38 +174,6 @@ pub(super) async fn throttling_again_and_again_blocks_longer_each_time<S: Subjec
     Ok(())
 }
 
-pub(super) async fn a_breaker_opens_and_lets_one_probe_through<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
-    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
-    for failures in 0..5 {
-        ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "open only {failures} failures");
-        attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Unclear).await?;
-    }
-    let state = bench.app_state(&outbox, app).await?;
-    ensure!(matches!(state, AppState::Blocked(_)), "after five failures the app is {state:?}");
-    let (first, second) = (bench.enqueue().await?, bench.enqueue().await?);
-    // The next interval, until which the second claim is refused, is a second at first: let it grow.
-    for _ in 0..4 {
-        bench.subject.pass_block(app).await?;
-        attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Unclear).await?;
-    }
-    bench.subject.pass_block(app).await?;
-    ensure!(bench.app_state(&outbox, app).await? == AppState::Probe, "no probe after the block");
-    let wish = |id| Claim { id, app: Some(app) };
-    let answers = outbox.claim(&[wish(first), wish(second)]).await?;
-    let leased = answers.iter().filter(|answer| word(answer) == "leased").count();
-    let unavailable = answers.iter().filter(|answer| word(answer) == "app_unavailable").count();
-    ensure!((leased, unavailable) == (1, 1), "of two probes {leased} went through");
-    let Some(Claimed::Leased(probe)) = answers.into_iter().find(|answer| word(answer) == "leased") else {
-        bail!("no probe")
-    };
-    finish(&outbox, probe.id, probe.attempt, outcome(AttemptStatus::RefusedContent)).await?;
-    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "an answering app stays closed");
-    // Closed and counted from zero: one more failure does not open it again.
-    attempt(&outbox, bench.enqueue().await?, app, AttemptStatus::Unclear).await?;
-    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "the count was not zeroed");
-    Ok(())
-}
-
 pub(super) async fn unclear_is_not_sent_again<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     bench.install(SECOND).await?;
@@ -234,5 +202,16 @@ pub(super) async fn unclear_with_opt_in_is_spent_as_timeout<S: Subject>(bench: &
     let id = bench.enqueue().await?;
     let tries = spend(bench, &outbox, id, app, AttemptStatus::Unclear).await?;
     ensure!(tries == MAX_ATTEMPTS, "spent after {tries}");
+    bench.expect(id, DispatchStatus::DispatchTimeout).await
+}
+
+pub(super) async fn unclear_of_an_uninstalled_app_is_not_sent_again<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install_with(FIRST, true).await?);
+    bench.install(SECOND).await?;
+    let id = bench.enqueue().await?;
+    let lease = lease(&outbox, id, app).await?;
+    // Nobody has opted in for the app that is left.
+    bench.subject.uninstall_app(app).await?;
+    ensure!(finish(&outbox, id, lease.attempt, outcome(AttemptStatus::Unclear)).await?.applied, "not applied");
     bench.expect(id, DispatchStatus::DispatchTimeout).await
 }

@@ -27,7 +27,7 @@ impl State {
         }
         // Its claim is lost (asynchronous promotion). A number that another lease holds now stays that lease's.
         let taken = matches!(&message.place, Place::Leased(lease) if lease.attempt == attempt);
-        if taken || message.has_accepted_attempt() {
+        if attempt < 1 || taken || message.has_accepted_attempt() {
             return false;
         }
         match (ending.status, &message.place) {
@@ -39,6 +39,7 @@ impl State {
             }
             _ => return false,
         }
+        let error_code = Some("claim_lost".to_owned());
         let row =
             AttemptRow { app: None, status: ending.status, worker: Arc::clone(worker), error_code, told_by: None };
         message.attempts.insert(attempt, row);
@@ -56,6 +57,9 @@ impl State {
 
     /// Records what a receipt says of an attempt, live or over.
     pub fn record_receipt(&mut self, id: MessageId, attempt: i16, told: DeliveryStatus) -> ReceiptResult {
+        if self.committed(id).is_none() {
+            return ReceiptResult::Unknown;
+        }
         let Some(message) = self.messages.get_mut(&id) else {
             return ReceiptResult::Unknown;
         };

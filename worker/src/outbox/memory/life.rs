@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::app::AppRow;
+use super::app::{AppRow, Told};
 use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
 use crate::outbox::{AppState, OrganizationId, Xid};
 
@@ -76,6 +76,8 @@ pub struct MessageRow {
     pub pinned: Option<Arc<str>>,
     /// 0 urgent, 1 normal, 2 bulk.
     pub priority: u8,
+    /// Not sent before this.
+    pub due_at: Option<Duration>,
     /// Not sent after this.
     pub valid_until: Option<Duration>,
     /// Where it is.
@@ -145,6 +147,17 @@ pub struct Ending<'a> {
     pub retry_after: Option<Duration>,
 }
 
+/// One outcome that a worker reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report<'a> {
+    /// The message.
+    pub id: MessageId,
+    /// The attempt.
+    pub attempt: i16,
+    /// How it ended.
+    pub ending: Ending<'a>,
+}
+
 /// 2 s doubled with each counted attempt, at most ten minutes, of which `jitter` (0..1) takes away up to a half.
 pub fn backoff(tries: u16, jitter: f64) -> Duration {
     let full = Duration::from_secs((2_u64 << tries.saturating_sub(1).min(9)).min(600));
@@ -167,6 +180,12 @@ pub struct State {
 }
 
 impl State {
+    /// The message, once its transaction has committed.
+    pub(super) fn committed(&self, id: MessageId) -> Option<&MessageRow> {
+        let message = self.messages.get(&id)?;
+        (!matches!(message.place, Place::Ready(xid) if self.running.contains(&xid))).then_some(message)
+    }
+
     fn app_state(&self, now: Duration, app: &AppRow) -> AppState {
         app.state(now, self.paused.contains(&app.organization))
     }
@@ -182,13 +201,10 @@ impl State {
 
     /// Takes one message out of the queue for one attempt.
     pub fn claim(&mut self, now: Duration, worker: &Arc<str>, id: MessageId, app_id: Option<AppId>) -> ClaimResult {
-        let Some(message) = self.messages.get(&id) else {
+        let waits = |message: &&MessageRow| matches!(message.place, Place::Ready(_)) && !message.is_past(now);
+        let Some(message) = self.committed(id).filter(waits) else {
             return ClaimResult::Gone;
         };
-        let waits = matches!(message.place, Place::Ready(xid) if !self.running.contains(&xid));
-        if !waits || message.is_past(now) {
-            return ClaimResult::Gone;
-        }
         let Some(app_id) = app_id else {
             if self.matching(message).next().is_some() {
                 return ClaimResult::AppUnavailable;
@@ -203,7 +219,7 @@ impl State {
             return ClaimResult::AppUnavailable;
         }
         if let Some(app) = self.apps.get_mut(&app_id) {
-            app.claimed(now);
+            app.claimed(now, id);
         }
         let expires_at = now + self.rules.lease_timeout;
         let Some(message) = self.messages.get_mut(&id) else {
@@ -225,24 +241,73 @@ impl State {
         ending: &Ending<'_>,
         jitter: f64,
     ) -> bool {
-        let Some(message) = self.messages.get(&id) else {
-            return false;
-        };
-        match &message.place {
-            Place::Leased(lease) if lease.attempt == attempt && lease.worker == *worker => {
-                let lease = lease.clone();
-                self.settle(now, id, &lease, ending, jitter);
-                true
+        let report = Report { id, attempt, ending: ending.clone() };
+        self.finish_all(now, worker, &[report], || jitter).first().is_some_and(|(applied, _)| *applied)
+    }
+
+    /// Records how attempts ended, in one call: for each, whether this call did it and where the message then was. Those
+    /// with a live lease come first and then the late ones, each by id; of an attempt that is named twice the first
+    /// outcome counts. What they say of the apps is taken in together, at the end.
+    pub fn finish_all(
+        &mut self,
+        now: Duration,
+        worker: &Arc<str>,
+        reports: &[Report<'_>],
+        mut jitter: impl FnMut() -> f64,
+    ) -> Vec<(bool, Option<DispatchStatus>)> {
+        let mut distinct = BTreeMap::new();
+        for report in reports {
+            distinct.entry((report.id, report.attempt)).or_insert(&report.ending);
+        }
+        let mut answers = BTreeMap::new();
+        let mut told = BTreeMap::new();
+        let live: Vec<_> = distinct.keys().filter_map(|key| Some((*key, self.lease(worker, *key)?))).collect();
+        for (key, lease) in &live {
+            if let Some(ending) = distinct.remove(key) {
+                self.settle(now, key.0, lease, ending, jitter(), &mut told);
+                answers.insert(*key, (true, self.status(key.0)));
             }
-            _ => self.finish_late(worker, id, attempt, ending),
+        }
+        for ((id, attempt), ending) in distinct {
+            let applied = self.committed(id).is_some() && self.finish_late(worker, id, attempt, ending);
+            answers.insert((id, attempt), (applied, self.status(id)));
+        }
+        self.observe(now, &told);
+        let answer = |report: &Report<'_>| answers.get(&(report.id, report.attempt)).copied().unwrap_or_default();
+        reports.iter().map(answer).collect()
+    }
+
+    fn status(&self, id: MessageId) -> Option<DispatchStatus> {
+        self.committed(id).map(MessageRow::status)
+    }
+
+    /// The live lease of this attempt, where this worker holds it.
+    fn lease(&self, worker: &Arc<str>, (id, attempt): (MessageId, i16)) -> Option<LeaseRow> {
+        match &self.messages.get(&id)?.place {
+            Place::Leased(lease) if lease.attempt == attempt && lease.worker == *worker => Some(lease.clone()),
+            _ => None,
         }
     }
 
-    /// The lease is live: the outcome moves the message.
-    fn settle(&mut self, now: Duration, id: MessageId, lease: &LeaseRow, ending: &Ending<'_>, jitter: f64) {
-        if let Some(app) = self.apps.get_mut(&lease.app) {
-            app.observe(now, ending.status, ending.retry_after);
+    fn observe(&mut self, now: Duration, told: &BTreeMap<AppId, Vec<Told>>) {
+        for (id, told) in told {
+            if let Some(app) = self.apps.get_mut(id) {
+                app.observe(now, told);
+            }
         }
+    }
+
+    /// The lease is live: the outcome moves the message. `told` collects what it says of the app.
+    fn settle(
+        &mut self,
+        now: Duration,
+        id: MessageId,
+        lease: &LeaseRow,
+        ending: &Ending<'_>,
+        jitter: f64,
+        told: &mut BTreeMap<AppId, Vec<Told>>,
+    ) {
+        told.entry(lease.app).or_default().push(Told { id, status: ending.status, retry_after: ending.retry_after });
         let Some(message) = self.messages.get_mut(&id) else {
             return;
         };
@@ -301,10 +366,8 @@ impl State {
 
     /// Takes a waiting message back. False if it does not wait.
     pub fn cancel(&mut self, id: MessageId) -> bool {
-        let waits = self
-            .messages
-            .get(&id)
-            .is_some_and(|message| matches!(message.place, Place::Ready(_) | Place::Scheduled(_)));
+        let waits =
+            self.committed(id).is_some_and(|message| matches!(message.place, Place::Ready(_) | Place::Scheduled(_)));
         if waits {
             self.end(id, DispatchStatus::Canceled, "canceled");
         }
@@ -325,30 +388,39 @@ impl State {
         if message.is_past(now) {
             message.valid_until = None;
         }
-        self.requeue(id);
+        // One that was taken back before its time keeps its time.
+        match message.due_at {
+            Some(due_at) if due_at > now => message.place = Place::Scheduled(due_at),
+            _ => self.requeue(id),
+        }
         true
     }
 
-    /// Ends leases past their time, queues what is due, expires what is past its validity.
+    /// Ends leases past their time, then expires what is past its validity, then queues what is due.
     pub fn run_maintenance(&mut self, now: Duration, jitter: f64) {
         let ids: Vec<MessageId> = self.messages.keys().copied().collect();
+        let mut told = BTreeMap::new();
+        for id in &ids {
+            if let Some(Place::Leased(lease)) = self.messages.get(id).map(|message| message.place.clone())
+                && lease.expires_at <= now
+            {
+                let ending =
+                    Ending { status: AttemptStatus::Unclear, error_code: Some("lease_expired"), retry_after: None };
+                self.settle(now, *id, &lease, &ending, jitter, &mut told);
+            }
+        }
+        self.observe(now, &told);
         for id in ids {
             let Some(message) = self.messages.get(&id) else {
                 continue;
             };
             let past = message.is_past(now);
-            match &message.place {
-                Place::Leased(lease) if lease.expires_at <= now => {
-                    let lease = lease.clone();
-                    let ending =
-                        Ending { status: AttemptStatus::Unclear, error_code: Some("lease_expired"), retry_after: None };
-                    self.settle(now, id, &lease, &ending, jitter);
-                }
-                Place::Ready(xid) if past && !self.running.contains(xid) => {
+            match message.place {
+                Place::Ready(xid) if past && !self.running.contains(&xid) => {
                     self.end(id, DispatchStatus::Expired, "valid_until");
                 }
                 Place::Scheduled(_) if past => self.end(id, DispatchStatus::Expired, "valid_until"),
-                Place::Scheduled(due_at) if *due_at <= now => self.requeue(id),
+                Place::Scheduled(due_at) if due_at <= now => self.requeue(id),
                 _ => {}
             }
         }

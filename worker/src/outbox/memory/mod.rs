@@ -9,7 +9,7 @@ mod look_up;
 #[cfg(test)]
 mod model;
 mod retention;
-#[cfg(test)]
+#[cfg(any(test, feature = "conformance"))]
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use app::AppRow;
-pub use life::{AttemptRow, ClaimResult, Ending, LeaseRow, MessageRow, Place, Rules, State};
+pub use life::{AttemptRow, ClaimResult, Ending, LeaseRow, MessageRow, Place, Report, Rules, State};
 
 use super::{
     App, Claim, Claimed, Finish, Finished, Heartbeat, Lease, Look, Looked, OrganizationId, Outbox, OutboxError,
@@ -107,9 +107,9 @@ struct Queue {
 
 impl Queue {
     /// The next number of a fixed sequence in 0..1: jitter that is the same in every run.
-    fn jitter(&mut self) -> f64 {
-        self.draws += 1;
-        (self.draws as f64 * 0.618_033_988_749_895).fract()
+    fn jitter(draws: &mut u64) -> f64 {
+        *draws += 1;
+        (*draws as f64 * 0.618_033_988_749_895).fract()
     }
 }
 
@@ -199,6 +199,7 @@ impl MemoryOutbox {
             organization: new.organization,
             pinned: new.pinned,
             priority: new.priority,
+            due_at: new.due_at,
             valid_until: new.valid_until,
             place,
             last_attempt: 0,
@@ -243,7 +244,7 @@ impl MemoryOutbox {
     /// Pauses or resumes an app.
     pub fn set_app_paused(&self, app: AppId, paused: bool) {
         if let Some(row) = self.queue().state.apps.get_mut(&app) {
-            row.paused = paused;
+            row.set_paused(paused);
         }
     }
 
@@ -285,7 +286,7 @@ impl MemoryOutbox {
     /// Ends leases past their time, queues what is due, expires what is past its validity.
     pub fn run_maintenance(&self) {
         let mut queue = self.queue();
-        let (now, jitter) = (queue.now, queue.jitter());
+        let (now, jitter) = (queue.now, Queue::jitter(&mut queue.draws));
         queue.state.run_maintenance(now, jitter);
     }
 
@@ -294,7 +295,7 @@ impl MemoryOutbox {
         self.queue().state.messages.get(&id).map(MessageRow::status)
     }
 
-    /// Lets the lease, the schedule or the validity of a message be over now.
+    /// Lets the lease or the schedule of a message be over now.
     pub fn pass_time_of(&self, id: MessageId) {
         let mut queue = self.queue();
         let now = queue.now;
@@ -303,9 +304,20 @@ impl MemoryOutbox {
         };
         match &mut message.place {
             Place::Leased(lease) => lease.expires_at = now,
-            Place::Scheduled(due_at) => *due_at = now,
-            Place::Ready(_) => message.valid_until = Some(now),
-            Place::Ended(..) | Place::Accepted => {}
+            Place::Scheduled(due_at) => {
+                *due_at = now;
+                message.due_at = message.due_at.map(|due_at| due_at.min(now));
+            }
+            Place::Ready(_) | Place::Ended(..) | Place::Accepted => {}
+        }
+    }
+
+    /// Lets the validity of a message be over now, wherever it is.
+    pub fn pass_validity_of(&self, id: MessageId) {
+        let mut queue = self.queue();
+        let now = queue.now;
+        if let Some(message) = queue.state.messages.get_mut(&id) {
+            message.valid_until = Some(now);
         }
     }
 
@@ -354,23 +366,38 @@ impl Outbox for MemoryOutbox {
     }
 
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimed>, OutboxError> {
-        self.call(|queue| claims.iter().map(|claim| claim_one(queue, &self.worker, *claim)).collect())
+        let mut asked = BTreeSet::new();
+        let mut answer = |queue: &mut Queue, claim: &Claim| match asked.insert(claim.id) {
+            true => claim_one(queue, &self.worker, *claim),
+            // The first wish for a message counts.
+            false => Claimed::Gone,
+        };
+        self.call(|queue| claims.iter().map(|claim| answer(queue, claim)).collect())
     }
 
     async fn finish(&self, outcomes: &[Finish]) -> Result<Vec<Finished>, OutboxError> {
         self.call(|queue| {
-            let finish_one = |finish: &Finish| {
-                let jitter = queue.jitter();
-                let ending = Ending {
-                    status: finish.outcome.status,
-                    error_code: finish.outcome.error_code.as_deref(),
-                    retry_after: finish.outcome.retry_after,
-                };
-                let applied = queue.state.finish(queue.now, &self.worker, finish.id, finish.attempt, &ending, jitter);
-                let status = queue.state.messages.get(&finish.id).map(MessageRow::status);
-                Finished { id: finish.id, attempt: finish.attempt, applied, status }
+            let reports: Vec<Report<'_>> = outcomes
+                .iter()
+                .map(|finish| Report {
+                    id: finish.id,
+                    attempt: finish.attempt,
+                    ending: Ending {
+                        status: finish.outcome.status,
+                        error_code: finish.outcome.error_code.as_deref(),
+                        retry_after: finish.outcome.retry_after,
+                    },
+                })
+                .collect();
+            let Queue { state, now, draws, .. } = queue;
+            let answers = state.finish_all(*now, &self.worker, &reports, || Queue::jitter(draws));
+            let told = |(finish, (applied, status)): (&Finish, (bool, Option<DispatchStatus>))| Finished {
+                id: finish.id,
+                attempt: finish.attempt,
+                applied,
+                status,
             };
-            outcomes.iter().map(finish_one).collect()
+            outcomes.iter().zip(answers).map(told).collect()
         })
     }
 

@@ -1,31 +1,87 @@
 //! The memory outbox as a subject of the conformance suite.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 
-use super::{AppRow, MemoryOutbox, NewMessage, Place, Rules};
+use super::{AppRow, AttemptRow, MemoryOutbox, MessageRow, NewMessage, Place, State};
 use crate::message::{AppId, AttemptStatus, Body, DeliveryStatus, DispatchStatus, Evidence, MessageId, MobileNumber};
-use crate::outbox::ReceiptResult;
-use crate::outbox::conformance::{self, Enqueue, Install, LedgerLine, MAX_ATTEMPTS, Subject};
+use crate::outbox::conformance::{self, Enqueue, Install, LedgerLine, Standing, Subject};
+use crate::outbox::{ReceiptResult, Xid};
+
+fn new_message(outbox: &MemoryOutbox, message: Enqueue) -> NewMessage {
+    let now = outbox.now();
+    NewMessage {
+        mobile: MobileNumber::new(message.mobile),
+        body: Body::new(message.message),
+        priority: message.priority,
+        pinned: message.pinned.map(Into::into),
+        due_at: message.due_in.map(|due_in| now + due_in),
+        valid_until: message.valid_for.map(|valid_for| now + valid_for),
+        traceparent: message.traceparent.and_then(|text| text.parse().ok()),
+        ..NewMessage::of(&message.organization)
+    }
+}
+
+fn ledger(message: &MessageRow) -> Vec<LedgerLine> {
+    let line = |(attempt, row): (&i16, &AttemptRow)| LedgerLine {
+        attempt: *attempt,
+        status: row.status,
+        error_code: row.error_code.clone(),
+        told_by: row.told_by,
+    };
+    message.attempts.iter().map(line).collect()
+}
+
+/// As the tables would hold it; what a row does not carry is forgotten.
+fn standing(state: &State, id: &MessageId) -> Option<Standing> {
+    let message = state.committed(*id)?;
+    let table = match message.place {
+        Place::Ready(_) => "ready",
+        Place::Scheduled(_) => "scheduled",
+        Place::Leased(_) => "lease",
+        Place::Ended(..) => "ended",
+        Place::Accepted => "",
+    };
+    let (queued, in_round) = (matches!(table, "ready" | "scheduled" | "lease"), matches!(table, "ready" | "lease"));
+    Some(Standing {
+        status: message.status(),
+        table: table.to_owned(),
+        tries: if queued { message.tries } else { 0 },
+        refused_by: if queued { message.refused_by.clone() } else { BTreeSet::new() },
+        avoid: if in_round { message.avoid.clone() } else { BTreeSet::new() },
+        attempts: ledger(message),
+        receipts: message.receipts.clone(),
+    })
+}
 
 impl Subject for MemoryOutbox {
     type Outbox = Self;
+    type Transaction = Xid;
 
     async fn worker(&self, name: &str) -> Result<Self> {
         Ok(self.with_worker(name))
     }
 
     async fn enqueue(&self, message: Enqueue) -> Result<MessageId> {
-        let now = self.now();
-        Ok(self.enqueue(NewMessage {
-            mobile: MobileNumber::new(message.mobile),
-            body: Body::new(message.message),
-            priority: message.priority,
-            pinned: message.pinned.map(Into::into),
-            due_at: message.due_in.map(|due_in| now + due_in),
-            valid_until: message.valid_for.map(|valid_for| now + valid_for),
-            traceparent: message.traceparent.and_then(|text| text.parse().ok()),
-            ..NewMessage::of(&message.organization)
-        }))
+        Ok(self.enqueue(new_message(self, message)))
+    }
+
+    async fn begin(&self) -> Result<Xid> {
+        Ok(self.begin())
+    }
+
+    async fn enqueue_in(&self, transaction: &Xid, message: Enqueue) -> Result<MessageId> {
+        Ok(self.enqueue_in(*transaction, new_message(self, message)))
+    }
+
+    async fn end(&self, transaction: Xid, commit: bool) -> Result<()> {
+        if commit {
+            self.commit(transaction)
+        } else {
+            self.rollback(transaction)
+        }
+        Ok(())
     }
 
     async fn install_app(&self, app: Install) -> Result<AppId> {
@@ -87,9 +143,7 @@ impl Subject for MemoryOutbox {
     }
 
     async fn pass_validity(&self, id: MessageId) -> Result<()> {
-        let waits = matches!(self.state().messages[&id].place, Place::Ready(_));
-        ensure!(waits, "the message does not wait");
-        self.pass_time_of(id);
+        self.pass_validity_of(id);
         Ok(())
     }
 
@@ -108,32 +162,11 @@ impl Subject for MemoryOutbox {
     }
 
     async fn attempts(&self, id: MessageId) -> Result<Vec<LedgerLine>> {
-        let state = self.state();
-        let message = state.messages.get(&id).context("the message does not exist")?;
-        let line = |(attempt, row): (&i16, &super::AttemptRow)| LedgerLine {
-            attempt: *attempt,
-            status: row.status,
-            error_code: row.error_code.clone(),
-            told_by: row.told_by,
-        };
-        Ok(message.attempts.iter().map(line).collect())
+        self.state().messages.get(&id).map(ledger).context("the message does not exist")
     }
-}
 
-fn subject() -> MemoryOutbox {
-    let outbox = MemoryOutbox::new("operator");
-    outbox.set_rules(Rules { max_attempts: MAX_ATTEMPTS, ..Rules::default() });
-    outbox
-}
-
-#[tokio::test]
-async fn passes_the_conformance_suite() -> Result<()> {
-    conformance::run(|| async { Ok(subject()) }).await
-}
-
-/// The suite runs on one shared queue too, as it does on a cluster.
-#[tokio::test]
-async fn cases_do_not_disturb_each_other() -> Result<()> {
-    let shared = subject();
-    conformance::run(|| async { Ok(shared.clone()) }).await
+    async fn standings(&self, ids: &[MessageId]) -> Result<Vec<Option<Standing>>> {
+        let state = self.state();
+        Ok(ids.iter().map(|id| standing(&state, id)).collect())
+    }
 }

@@ -1,7 +1,25 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{AttemptStatus, DeliveryStatus, Evidence};
+use crate::outbox::conformance::{self, MAX_ATTEMPTS};
+
+fn subject() -> MemoryOutbox {
+    let outbox = MemoryOutbox::new("operator");
+    outbox.set_rules(Rules { max_attempts: MAX_ATTEMPTS, ..Rules::default() });
+    outbox
+}
+
+#[tokio::test]
+async fn passes_the_conformance_suite() -> anyhow::Result<()> {
+    conformance::run(|| async { Ok(subject()) }).await
+}
+
+/// The suite runs on one shared queue too, as it does on a cluster.
+#[tokio::test]
+async fn cases_do_not_disturb_each_other() -> anyhow::Result<()> {
+    let shared = subject();
+    conformance::run(|| async { Ok(shared.clone()) }).await
+}
 
 #[test]
 fn backoff_doubles_to_ten_minutes_and_jitter_takes_at_most_half() {

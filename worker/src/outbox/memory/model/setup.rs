@@ -142,6 +142,7 @@ fn waiting(place: Place, valid_until: Option<Duration>) -> MessageRow {
         organization: Arc::clone(&ORGANIZATION),
         pinned: None,
         priority: 1,
+        due_at: if let Place::Scheduled(due_at) = place { Some(due_at) } else { None },
         valid_until,
         place,
         last_attempt: 0,
