@@ -27,7 +27,7 @@ def row(fault):
         "recovered": "" if recovered is None else f"{recovered / 1000:.1f} s",
         "result": "FAILED" if fault.get("failed") else "ok",
     }
-    return [str(shown.get(key, "?")) for _, key in COLUMNS]
+    return [str(shown.get(key, "-")) for _, key in COLUMNS]
 
 
 def main(path):
