@@ -73,7 +73,7 @@ pub(crate) async fn show_views(stage: &Stage<'_>) -> Result<()> {
         unclear > 1 && ill.len() == 1 && ill.iter().all(named),
         "expected: health tells of {unclear} unclear messages, and of nothing else; seen: {ill:?}"
     );
-    stage.terminal.note(&format!("health warns of the {unclear} messages that are unclear, and of nothing else."));
+    stage.terminal.note(format!("health warns of the {unclear} messages that are unclear, and of nothing else."));
     Ok(())
 }
 
