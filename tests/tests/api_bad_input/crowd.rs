@@ -141,7 +141,7 @@ pub(crate) async fn a_flood_beyond_the_limit(major: Major) -> Result<()> {
     ensure!(unclear == 0 && queued > 0, "{queued} queued, {unclear} neither queued nor refused");
     assert_eq!(fixture.messages().await?, i64::try_from(queued)?);
 
-    // And under a flood that does not end, one that tries again gets through.
+    // And under a flood that does not end, one that tries again gets its turn.
     let mut flood = JoinSet::new();
     for _ in 0..6 * IN_FLIGHT {
         let (address, bytes) = (address.clone(), fixture.get(OUTBOX));

@@ -2,13 +2,15 @@
 //! flight. Logs hold the route, never the path or the query, where ids and numbers stand.
 
 use std::any::Any;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::BoxError;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -82,10 +84,17 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::new(Code::InternalError).into_response()
 }
 
-/// More is in flight than may be.
-pub(super) async fn overloaded(_: BoxError) -> Problem {
-    shed();
-    Problem::new(Code::Overloaded)
+/// How long a connection, and then its request, waits for a place. They get places in the order in which they came: a
+/// caller has its turn even beside many that ask again and again, while one that cannot be served soon learns that soon.
+pub(super) const WAIT_FOR_PLACE: Duration = Duration::from_millis(250);
+
+/// Holds a place while the request is served, or refuses it as overloaded.
+pub(super) async fn admit(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let Ok(Ok(_place)) = timeout(WAIT_FOR_PLACE, places.acquire()).await else {
+        shed();
+        return Problem::new(Code::Overloaded).into_response();
+    };
+    next.run(request).await
 }
 
 /// No such path.

@@ -44,7 +44,7 @@ pub struct ApiSettings {
     pub limits: Limits,
     /// Which credentials are taken beside API keys.
     pub auth: AuthSettings,
-    /// Most calls that are worked on at once; further ones are refused.
+    /// Most calls that are worked on at once; further ones wait a moment for their turn, then are refused.
     pub max_in_flight: usize,
     /// Most connections of clients at once.
     pub max_connections: usize,

@@ -1,12 +1,11 @@
 //! Routes, and the OpenAPI document that is made of them.
 
-use axum::error_handling::HandleErrorLayer;
+use std::sync::Arc;
+
 use axum::http::header;
 use axum::routing::get;
 use axum::{Router, middleware};
-use tower::ServiceBuilder;
-use tower::limit::GlobalConcurrencyLimitLayer;
-use tower::load_shed::LoadShedLayer;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -44,14 +43,13 @@ fn openapi() -> OpenApi {
 /// The whole API.
 pub(super) fn router(service: Service, settings: &ApiSettings) -> Router {
     let document = docs::written(&openapi());
-    let limited = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(layers::overloaded))
-        .layer(LoadShedLayer::new())
-        .layer(GlobalConcurrencyLimitLayer::new(settings.max_in_flight));
+    let places = Arc::new(Semaphore::new(settings.max_in_flight));
     let (calls, _) = calls().split_for_parts();
     let (probes, _) = probes().split_for_parts();
     // From the inside out: the body is read before a place among those in flight is taken. Probes are never shed.
-    let calls = calls.layer(limited).layer(middleware::from_fn_with_state(settings.read_timeout, body::receive));
+    let calls = calls
+        .layer(middleware::from_fn_with_state(places, layers::admit))
+        .layer(middleware::from_fn_with_state(settings.read_timeout, body::receive));
     Router::new()
         .merge(calls)
         .merge(probes)

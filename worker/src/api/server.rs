@@ -11,11 +11,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::ApiSettings;
+use super::layers::WAIT_FOR_PLACE;
 
 /// Largest head of a request, in bytes.
 const LARGEST_HEAD: usize = 64 * 1024;
@@ -45,8 +48,8 @@ pub(super) async fn serve(
                 }
             },
         };
-        let Some(place) = connections.take(settings.max_connections) else {
-            // All are at work: this one is closed, rather than kept waiting for nobody knows what.
+        let Some(place) = connections.wait(settings.max_connections).await else {
+            // All stay at work: this one is closed, rather than kept waiting for nobody knows what.
             continue;
         };
         let served = connection(stream, router.clone(), place, settings.read_timeout, shutdown.clone());
@@ -107,7 +110,14 @@ async fn connection(
 /// clients that hold connections and send nothing do not keep out those that send. Those that were answered before go
 /// last: their clients may be sending the next request at this very moment.
 #[derive(Clone, Default)]
-struct Connections(Arc<Mutex<Places>>);
+struct Connections(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    places: Mutex<Places>,
+    /// A place was given back, or may be taken from its client.
+    freed: Notify,
+}
 
 #[derive(Default)]
 struct Places {
@@ -121,6 +131,20 @@ struct Places {
 type Turn = (bool, u64);
 
 impl Connections {
+    /// A place, as soon as there is one. Those that come meanwhile queue in the listener.
+    async fn wait(&self, most: usize) -> Option<Place> {
+        let taken = async {
+            loop {
+                let freed = self.0.freed.notified();
+                if let Some(place) = self.take(most) {
+                    return place;
+                }
+                freed.await;
+            }
+        };
+        timeout(WAIT_FOR_PLACE, taken).await.ok()
+    }
+
     fn take(&self, most: usize) -> Option<Place> {
         let evicted = CancellationToken::new();
         {
@@ -138,7 +162,7 @@ impl Connections {
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,6 +189,7 @@ impl Place {
         places.next += 1;
         places.waiting.insert(turn, self.ticket.evicted.clone());
         *self.ticket.waits() = Some(turn);
+        self.ticket.connections.0.freed.notify_one();
     }
 
     /// Its request is here: it is not taken from it until the answer is written.
@@ -189,6 +214,7 @@ impl Drop for Ticket {
             places.waiting.remove(&turn);
         }
         places.taken -= 1;
+        self.connections.0.freed.notify_one();
     }
 }
 

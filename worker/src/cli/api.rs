@@ -37,7 +37,7 @@ pub(super) struct ApiArgs {
     #[arg(long, env = "SMS_OUTBOX_API_STATEMENT_TIMEOUT", value_name = "DURATION", default_value = "10s",
           value_parser = duration(Duration::from_millis(100), Duration::from_secs(300)))]
     statement_timeout: Duration,
-    /// Most calls that are worked on at once; further ones are refused with 503 [1 to 100000]
+    /// Most calls that are worked on at once; further ones wait 250 ms for their turn, then get 503 [1 to 100000]
     #[arg(long, env = "SMS_OUTBOX_API_MAX_IN_FLIGHT", value_name = "N", default_value = "256", value_parser = count(100_000))]
     max_in_flight: usize,
     /// Most connections of clients at once; then those that send nothing make room [1 to 100000]
