@@ -93,8 +93,9 @@ async fn strikes(name: &str, case: &str, front: Front, end: End) -> Result<()> {
         }
     }
     if counted {
-        ensure!(proxy.injected() == struck.len() as u64, "{} connections were struck", proxy.injected());
-        ensure!(proxy.connections() == struck.len() as u64, "{} connections: one asked again", proxy.connections());
+        // A client that asked again would be struck again. Connections prove nothing: the client may open one, and then take
+        // another that has just become free.
+        ensure!(proxy.injected() == struck.len() as u64, "struck {} times: one asked again", proxy.injected());
     }
     fault.injected(struck.len() as u64);
     // The provider is well again.

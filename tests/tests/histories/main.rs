@@ -29,8 +29,9 @@ on_majors! { ends: memory_and_sql_stand_the_same }
 /// Histories that are played, and the seed of their choice; both from the environment where they are set there.
 fn number(name: &str, otherwise: u32) -> Result<u32> {
     match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}: {text:?} is no number")),
-        Err(_) => Ok(otherwise),
+        // make hands on what is not set as well, empty.
+        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}: {text:?} is no number")),
+        _ => Ok(otherwise),
     }
 }
 
