@@ -40,6 +40,18 @@ impl Call {
         self.fcinfo
     }
 
+    /// The table whose trigger calls; none where no trigger does.
+    pub(crate) fn trigger_relation(&self) -> Option<pg_sys::Oid> {
+        // SAFETY: a valid frame; what a node of this tag points to is the trigger's data, with the table open.
+        unsafe {
+            let context = (*self.fcinfo).context;
+            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+                return None;
+            }
+            Some((*(*context.cast::<pg_sys::TriggerData>()).tg_relation).rd_id)
+        }
+    }
+
     /// Argument `n`, unless it is NULL.
     pub(crate) fn datum(&self, n: usize) -> Option<Datum> {
         // SAFETY: `run`'s caller promised a valid frame; SQL declares as many arguments as are read.

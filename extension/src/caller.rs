@@ -92,9 +92,9 @@ impl Caller {
 }
 
 /// The login, and the role that acts: inside a definer function neither is `current_user`.
-pub(crate) fn roles() -> [Datum; 2] {
+pub(crate) fn roles() -> [Oid; 2] {
     // SAFETY: plain reads of the session's state.
-    unsafe { [Datum::from(pg_sys::GetSessionUserId()), Datum::from(pg_sys::GetOuterUserId())] }
+    unsafe { [pg_sys::GetSessionUserId(), pg_sys::GetOuterUserId()] }
 }
 
 fn mismatch(fault: &str) -> Refusal {
@@ -155,7 +155,7 @@ fn is_in_api_group() -> bool {
 fn visible_organization(_: &Call) -> Reply {
     let caller = Caller::read()?;
     let spi = Spi::connect();
-    let roles = roles();
+    let roles = roles().map(Datum::from);
     let rows = spi.execute(&ROLE_BINDINGS, &roles.map(Some));
     let standing = caller.standing(None, rows.text(0, 1))?;
     spi.finish();

@@ -5,7 +5,8 @@ use pgrx::pg_sys::{self, Datum};
 
 use crate::arguments::{self, Fields, Payload};
 use crate::call::{Call, Jsonb, Reply, enum_label, sql_function, text_datum};
-use crate::queue::{self, Existing, Facts, KEY_TRIES, Taken};
+use crate::facts::Facts;
+use crate::queue::{self, Existing, KEY_TRIES, Taken};
 use crate::refusal::{Refusal, State};
 use crate::statement::{Spi, Statement, statement};
 use crate::{element, ids, message_id, segments, server, settings, wakeup};

@@ -18,6 +18,7 @@ mod destination;
 mod element;
 mod enqueue;
 mod enqueue_many;
+mod facts;
 mod ids;
 mod launcher;
 mod limits;
@@ -44,6 +45,7 @@ pub extern "C-unwind" fn _PG_init() {
     silence_backtraces();
     settings::define();
     ids::watch();
+    facts::watch();
     wakeup::register();
     // SAFETY: a plain read.
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {

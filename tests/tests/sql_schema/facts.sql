@@ -56,6 +56,10 @@ WITH member AS (
                   (SELECT string_agg(u::regrole::text, ', ') FROM unnest(k.polroles) AS u), pg_get_expr(k.polqual, k.polrelid)), NULL, NULL
       FROM pg_policy AS k JOIN pg_class AS c ON c.oid = k.polrelid WHERE NOT c.relispartition
     UNION ALL
+    SELECT 3, t.tgrelid::regclass::text, 2003, format('  %s%s', pg_get_triggerdef(t.oid), CASE t.tgenabled WHEN 'A' THEN ' always' END), NULL, NULL
+      FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+     WHERE c.relnamespace = 'sms_outbox'::regnamespace AND NOT t.tgisinternal
+    UNION ALL
     SELECT 4, p.oid::regprocedure::text, 0,
            format('function %s.%s(%s) returns %s, language %s, %s%s%s, parallel %s, owner %s%s', n.nspname, p.proname, pg_get_function_arguments(p.oid),
                   pg_get_function_result(p.oid), l.lanname,
