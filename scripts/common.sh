@@ -12,6 +12,7 @@ STATE=${SMS_OUTBOX_STATE:-/var/tmp/sms-outbox-$(id -u)}
 DOWNLOADS=$STATE/downloads
 PRISTINE=$STATE/servers   # PRISTINE/18 is an unpacked PostgreSQL 18, to build against and to copy from
 TOOLS=$STATE/tools        # what scripts/tools.sh installs
+PEERS=$STATE/peers        # what scripts/peers.sh installs
 HERE=$STATE/$(printf %s "$ROOT" | sha256sum | cut -c1-12)
 SERVERS=$HERE/servers     # SERVERS/18 is an unpacked PostgreSQL 18 with the extension installed
 TEMPLATES=$HERE/templates # TEMPLATES/18 is a freshly initialized data directory
