@@ -3,12 +3,12 @@
 
 use anyhow::{Result, ensure};
 use sms_outbox_tests::queue::refused;
-use sms_outbox_tests::{Major, Queue, on_majors};
+use sms_outbox_tests::{Cluster, Database, Major, Queue, on_majors};
 use tokio_postgres::{Client, Error};
 
 on_majors! { ends:
     is_read_once, a_committed_change_is_seen_at_once, an_own_change_is_seen_and_taken_back, an_old_snapshot_leaves_nothing_behind,
-    what_replication_brings_is_seen,
+    what_replication_brings_is_seen, what_another_session_commits_is_seen,
 }
 
 const UNINSTALL: &str = "UPDATE sms_outbox.organization_app SET uninstalled_at = now() WHERE organization_id = 'shop'";
@@ -141,5 +141,16 @@ async fn what_replication_brings_is_seen(major: Major) -> Result<()> {
     let (session, replica) = (queue.connect().await?, queue.connect().await?);
     enqueue(&session).await?;
     replica.batch_execute(&format!("SET session_replication_role = replica; {UNINSTALL}")).await?;
+    is_refused(&session).await
+}
+
+async fn what_another_session_commits_is_seen(major: Major) -> Result<()> {
+    let cluster = Cluster::options(major).without_preload().set("max_prepared_transactions", "1").start().await?;
+    let queue = Queue::on(Database::create(&cluster, "prepared").await?).await?;
+    let (session, operator) = (queue.connect().await?, queue.connect().await?);
+    enqueue(&session).await?;
+    operator.batch_execute(&format!("BEGIN; {UNINSTALL}; PREPARE TRANSACTION 'uninstall'")).await?;
+    enqueue(&session).await?;
+    queue.connect().await?.batch_execute("COMMIT PREPARED 'uninstall'").await?;
     is_refused(&session).await
 }
