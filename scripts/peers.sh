@@ -58,11 +58,14 @@ oban() {
 # Debian's packages are unpacked, not installed: the machine gets no new service.
 GAMMU=1.42.0-8
 gammu() {
-    local folder=$1 package
+    local folder=$1 package missing
     [ -n "$(command -v apt-get)" ] && [ -n "$(command -v dpkg-deb)" ] || { say "error: it needs Debian's package tools"; return 1; }
-    (cd "$folder" && apt-get -q download gammu-smsd=$GAMMU libgsmsd8=$GAMMU libgammu8=$GAMMU libdbi1 libmariadb3 libodbc2) || return 1
+    (cd "$folder" && apt-get -q download gammu-smsd=$GAMMU libgsmsd8=$GAMMU libgammu8=$GAMMU \
+        libbluetooth3 libdbi1 libltdl7 libmariadb3 libodbc2 libpq5 libusb-1.0-0) || return 1
     for package in "$folder"/*.deb; do dpkg-deb -x "$package" "$folder" || return 1; done
     rm "$folder"/*.deb
+    missing=$(LD_LIBRARY_PATH=$folder/usr/lib:$folder/usr/lib/x86_64-linux-gnu ldd "$folder/usr/bin/gammu-smsd" | grep 'not found')
+    [ -z "$missing" ] || { say "error: libraries are missing: $missing"; return 1; }
 }
 
 sum() { cat "$@" | sha256sum; }
@@ -71,4 +74,4 @@ attempt node "$(sum bench/peers/node.txt)" python_packages bench/peers/node.txt
 attempt npm "$(sum bench/peers/node.txt bench/peers/package-lock.json)" npm_packages
 attempt pgmq "$(sum bench/peers/pgmq/requirements.txt)" python_packages bench/peers/pgmq/requirements.txt
 attempt oban "$(new_python) $(sum bench/peers/oban/requirements.txt)" oban
-attempt gammu-smsd "$GAMMU" gammu
+attempt gammu-smsd "$GAMMU.1" gammu

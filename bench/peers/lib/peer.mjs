@@ -99,8 +99,8 @@ export async function prepared(url, name, text, values) {
 }
 
 const micros = () => Math.round((performance.timeOrigin + performance.now()) * 1000);
-const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
-const since = (start) => (performance.now() - start) / 1000;
+export const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+export const since = (start) => (performance.now() - start) / 1000;
 
 async function enqueue(peer, options) {
   const lanes = await Promise.all(Array.from({ length: options.clients }, () => peer.producer(options)));
@@ -214,13 +214,13 @@ function parse(args) {
     if (!(number > 0) || !whole) throw new Usage(`--${name} is a positive number`);
     options[name] = number;
   }
-  return [COMMANDS[command][1], options];
+  return [command, options];
 }
 
 export async function main(peer) {
   try {
-    const [run, options] = parse(process.argv.slice(2));
-    await run(peer, options);
+    const [command, options] = parse(process.argv.slice(2));
+    await (peer.own?.[command]?.(options) ?? COMMANDS[command][1](peer, options));
     process.exit(0);
   } catch (error) {
     process.stderr.write(`${error instanceof Refusal || error instanceof Usage ? error.message : error.stack}\n`);
