@@ -30,7 +30,7 @@ await main({
   versions: () => ({
     peer: 'pg-boss',
     version: installedVersion('pg-boss'),
-    settings: 'insert for many; work with localConcurrency 4 and batchSize = concurrency / 4 (500 without requests), burstWhenBatchFull; useListenNotify and notify for latency alone',
+    settings: 'insert for many; work with localConcurrency 2 and batchSize = concurrency / 2 (500 without requests), burstWhenBatchFull; useListenNotify and notify for latency alone',
   }),
 
   async setup({ url }) {
@@ -63,7 +63,7 @@ await main({
 
   async worker({ url, concurrency, provider, wake }, send, ended) {
     const boss = await start(url, { useListenNotify: wake });
-    const localConcurrency = Math.min(4, concurrency);
+    const localConcurrency = Math.min(2, concurrency);
     const started = performance.now();
     // A batch is sent at once, so it is a share of what may be in flight; without requests nothing is.
     const batchSize = provider === 'none' ? 500 : Math.ceil(concurrency / localConcurrency);
