@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { createServer } from 'node:http';
 
-const [url] = process.argv.slice(2);
+const [url, ...chosen] = process.argv.slice(2);
 const peers = import.meta.dirname;
 const MESSAGES = 700; // more than any peer takes at once
 
@@ -106,6 +106,7 @@ async function check(peer) {
   return `${version.version}, ${keyed.code === 0 ? 'with keys' : 'no keys'}`;
 }
 
-const names = readdirSync(peers).filter((name) => existsSync(`${peers}/${name}/run`));
+const all = readdirSync(peers).filter((name) => existsSync(`${peers}/${name}/run`));
+const names = chosen.length > 0 ? chosen : all;
 for (const name of names) process.stdout.write(`${name}: ${await check(name)}\n`);
 process.exit(0);
