@@ -181,6 +181,16 @@ pub(super) fn age(seconds: f64) -> String {
     }
 }
 
+/// Bytes as PostgreSQL writes them in settings: `64MB`, `1GB`.
+pub(super) fn size(bytes: i64) -> String {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) if bytes % unit == 0 || bytes / unit >= 10 => format!("{}{name}", bytes / unit),
+        Some((unit, name)) => format!("{:.1}{name}", bytes as f64 / unit as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// `1 message`, `2 messages`.
 pub(super) fn count(number: i64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -200,6 +210,12 @@ mod tests {
     fn ages_read_at_a_glance() {
         let shown: Vec<String> = [0.0421, 4.9, 125.0, 11_400.0, 187_200.0].into_iter().map(age).collect();
         assert_eq!(shown, ["42ms", "4s", "2m 5s", "3h 10m", "2d 4h"]);
+    }
+
+    #[test]
+    fn sizes_are_written_like_settings() {
+        let shown: Vec<String> = [1 << 30, 3 << 29, 64 << 20, 123_456_789, 512].into_iter().map(size).collect();
+        assert_eq!(shown, ["1GB", "1.5GB", "64MB", "117MB", "512B"]);
     }
 
     #[test]

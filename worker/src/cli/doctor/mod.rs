@@ -3,6 +3,7 @@
 mod listen;
 mod providers;
 mod server;
+mod speed;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, args: &DoctorArgs)
     let mut findings = vec![Finding::ok("server", format!("PostgreSQL {}, {target}", place.version))];
     findings.push(server::versions(&facts::versions(&client).await?));
     findings.extend(server::examine(&facts::facts(&client).await?));
+    findings.extend(speed::examine(&facts::speed(&client, place.version_num).await?));
     findings.push(listen::examine(&target, &client).await?);
     findings.extend(health(&client).await?);
     if !args.skip_providers {

@@ -55,6 +55,10 @@ pub(crate) struct Facts {
     pub(crate) fsync: String,
     pub(crate) full_page_writes: String,
     pub(crate) synchronous_commit: String,
+    /// Roles and databases for which `synchronous_commit` is set to off.
+    pub(crate) asynchronous: Vec<String>,
+    /// Seconds after which a commit that did not wait is on the disk at the latest.
+    pub(crate) asynchronous_for: f64,
     pub(crate) autovacuum: String,
     pub(crate) wakeup: String,
     pub(crate) default_isolation: String,
@@ -81,6 +85,11 @@ pub(crate) async fn facts(client: &Client) -> Result<Facts, Error> {
         current_setting('fsync') AS fsync,
         current_setting('full_page_writes') AS full_page_writes,
         current_setting('synchronous_commit') AS synchronous_commit,
+        ARRAY(SELECT concat_ws(' in ', 'role ' || r.rolname, 'database ' || d.datname) FROM pg_catalog.pg_db_role_setting AS s
+                LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
+               WHERE 'synchronous_commit=off' = ANY (s.setconfig) AND (d.datname IS NULL OR d.datname = current_database())
+               ORDER BY 1) AS asynchronous,
+        (SELECT 3 * setting::float8 / 1000 FROM pg_catalog.pg_settings WHERE name = 'wal_writer_delay') AS asynchronous_for,
         current_setting('autovacuum') AS autovacuum,
         sms_outbox.setting('wakeup') AS wakeup,
         current_setting('default_transaction_isolation') AS default_isolation,
@@ -98,6 +107,53 @@ pub(crate) async fn facts(client: &Client) -> Result<Facts, Error> {
                           ORDER BY xact_start LIMIT 1) AS o ON true
       LEFT JOIN LATERAL (SELECT gid, prepared FROM pg_catalog.pg_prepared_xacts ORDER BY prepared LIMIT 1) AS p ON true) AS r";
     row(client, statement, &[]).await
+}
+
+/// Settings and counts that decide how fast the server can be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Speed {
+    /// Bytes.
+    pub(crate) shared_buffers: i64,
+    /// Bytes.
+    pub(crate) max_wal_size: i64,
+    /// Seconds.
+    pub(crate) checkpoint_timeout: i64,
+    pub(crate) wal_compression: String,
+    /// Whether statements are compiled that the planner takes for costly.
+    pub(crate) jit: bool,
+    pub(crate) max_connections: i64,
+    /// Connections that ordinary logins cannot have.
+    pub(crate) reserved_connections: i64,
+    /// Connections of now, to all databases.
+    pub(crate) connections: i64,
+    pub(crate) workers: i64,
+    /// Checkpoints since the statistics began, by time and for other reasons.
+    pub(crate) checkpoints_timed: i64,
+    pub(crate) checkpoints_requested: i64,
+}
+
+/// Asks the server, of this `server_version_num`, what makes it fast or slow.
+pub(crate) async fn speed(client: &Client, version_num: i32) -> Result<Speed, Error> {
+    const SETTINGS: &str = "
+        pg_catalog.pg_size_bytes(current_setting('shared_buffers')) AS shared_buffers,
+        pg_catalog.pg_size_bytes(current_setting('max_wal_size')) AS max_wal_size,
+        (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'checkpoint_timeout') AS checkpoint_timeout,
+        current_setting('wal_compression') AS wal_compression,
+        current_setting('jit')::bool AND pg_catalog.pg_jit_available() AS jit,
+        current_setting('max_connections')::int8 AS max_connections,
+        (SELECT sum(setting::int8)::int8 FROM pg_catalog.pg_settings
+          WHERE name IN ('superuser_reserved_connections', 'reserved_connections')) AS reserved_connections,
+        (SELECT sum(numbackends)::int8 FROM pg_catalog.pg_stat_database) AS connections,
+        (SELECT count(*) FROM sms_outbox.worker_stats WHERE alive) AS workers";
+    // The counts moved to a view of their own.
+    let (checkpoints, view) = if version_num >= 170_000 {
+        ("num_timed AS checkpoints_timed, num_requested AS checkpoints_requested", "pg_stat_checkpointer")
+    } else {
+        ("checkpoints_timed, checkpoints_req AS checkpoints_requested", "pg_stat_bgwriter")
+    };
+    let statement =
+        format!("SELECT pg_catalog.to_json(r) FROM (SELECT {SETTINGS}, {checkpoints} FROM pg_catalog.{view}) AS r");
+    row(client, &statement, &[]).await
 }
 
 /// The database's clock.
