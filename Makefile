@@ -59,6 +59,10 @@ bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16
 bench-limits: setup ## Measure what limits cost an enqueue; ARGS="--callers 1 --rounds 3" for less
 	@scripts/bench.sh limits $(ARGS)
 
+.PHONY: check-peers
+check-peers: prepare ## Install the peers of the benchmark, and check what each of their commands does
+	@scripts/check-peers.sh
+
 .PHONY: lint
 lint: prepare ## Check formatting, lints and the rules of the architecture
 	@scripts/lint.sh
