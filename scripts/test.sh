@@ -21,7 +21,7 @@ check() {
 
 run_build() {
     scripts/build.sh || return
-    elapsed "building the tests" cargo test --locked --quiet --no-run -p sms-outbox -p sms-outbox-tests || return
+    elapsed "building the tests" cargo test --locked --quiet --no-run -p sms-outbox -p sms-outbox-tests -p sms-outbox-bench || return
     elapsed "building the tests of the extension" extension_cargo 18 "$PRISTINE/18/bin/pg_config" test --quiet --lib --no-run
 }
 
@@ -35,7 +35,7 @@ run_security() {
 
 run_unit() {
     local rc=0
-    cargo test --locked --no-fail-fast -p sms-outbox || rc=1
+    cargo test --locked --no-fail-fast -p sms-outbox -p sms-outbox-bench || rc=1
     extension_cargo 18 "$PRISTINE/18/bin/pg_config" test --lib || rc=1
     return "$rc"
 }

@@ -2,45 +2,12 @@
 
 use anyhow::Result;
 use serde_json::json;
-use sms_outbox_tests::queue::{enqueue, finish};
+use sms_outbox_tests::queue::{age, enqueue, finish};
 use sms_outbox_tests::{Fault, Major, Queue, on_majors};
 
 on_majors! { ends:
     drops_a_day_when_all_is_over, keeps_a_day_for_an_unfinished_message, waits_for_readers_without_making_others_wait,
     keeps_the_ends_apart, sends_what_is_scheduled_for_later_than_anything_is_kept,
-}
-
-/// Lets so many days pass over every row.
-async fn age(queue: &Queue, days: i32) -> Result<()> {
-    queue
-        .sql(&format!(
-            "CREATE OR REPLACE FUNCTION pg_temp.older(id sms_outbox.message_id) RETURNS sms_outbox.message_id LANGUAGE sql AS $$
-                SELECT (lpad(to_hex(('x' || left(h, 12))::bit(48)::bigint - {days} * 86400000::bigint), 12, '0') || right(h, 20))::uuid::sms_outbox.message_id
-                  FROM (SELECT replace(id::uuid::text, '-', '') AS h) AS x $$;
-             DO $$ DECLARE past date; parent text; leaf text; BEGIN
-                FOR past IN SELECT day - {days} FROM sms_outbox.partitions() LOOP
-                    FOREACH parent IN ARRAY ARRAY['message', 'attempt'] LOOP
-                        leaf := parent || '_p' || to_char(past, 'YYYYMMDD');
-                        CONTINUE WHEN to_regclass('sms_outbox.' || leaf) IS NOT NULL;
-                        EXECUTE format('CREATE TABLE sms_outbox.%I PARTITION OF sms_outbox.%I (PRIMARY KEY (%s)) FOR VALUES FROM (%L) TO (%L)', leaf, parent,
-                            CASE parent WHEN 'message' THEN 'id' ELSE 'id, attempt' END,
-                            sms_outbox.id_floor(past::timestamp AT TIME ZONE 'UTC'), sms_outbox.id_floor((past + 1)::timestamp AT TIME ZONE 'UTC'));
-                        EXECUTE format('ALTER TABLE sms_outbox.%I OWNER TO sms_outbox_owner', leaf);
-                    END LOOP;
-                END LOOP; END $$;
-             UPDATE sms_outbox.message SET id = pg_temp.older(id), created_at = created_at - interval '{days} days';
-             UPDATE sms_outbox.attempt SET id = pg_temp.older(id), started_at = started_at - interval '{days} days', finished_at = finished_at - interval '{days} days';
-             UPDATE sms_outbox.ready SET id = pg_temp.older(id), since = since - interval '{days} days';
-             UPDATE sms_outbox.scheduled SET id = pg_temp.older(id), since = since - interval '{days} days';
-             UPDATE sms_outbox.lease SET id = pg_temp.older(id), started_at = started_at - interval '{days} days';
-             UPDATE sms_outbox.ended SET id = pg_temp.older(id), ended_at = ended_at - interval '{days} days';
-             UPDATE sms_outbox.idempotency SET id = pg_temp.older(id);
-             UPDATE sms_outbox.evidence SET id = pg_temp.older(id);
-             UPDATE sms_outbox.receipt SET id = pg_temp.older(id);
-             UPDATE sms_outbox.look_up SET id = pg_temp.older(id);
-             UPDATE sms_outbox.tally SET day = day - {days}, minute = minute - interval '{days} days'"
-        ))
-        .await
 }
 
 /// Messages that are kept: texts, and the counts of `queue_stats`, which must agree with them.
