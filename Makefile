@@ -51,6 +51,15 @@ soak: test-build ## Load and random faults for MINUTES=60, drawn from SEED=7; wr
 pressure: test-build ## Run the long tests of load: ten minutes of ten times too much, and ten million rows
 	@scripts/run.sh cargo test --locked -p sms-outbox-tests --test pressure_load -- --ignored --nocapture --test-threads 1
 
+.PHONY: bench
+bench: setup ## Measure ours beside other queues and bare SQL, for hours; ARGS="--peers none --rounds 2 --backlog 100000" for less
+	@scripts/peers.sh
+	@scripts/bench.sh suite run $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup ## Measure ours alone for a few minutes, and compare with the committed figures
+	@scripts/bench.sh suite quick $(ARGS)
+
 .PHONY: bench-api
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
 	@scripts/bench.sh api $(ARGS)
