@@ -132,7 +132,8 @@ GRANT EXECUTE ON FUNCTION
     sms_outbox.bind_role(name, text), sms_outbox.unbind_role(name),
     sms_outbox.create_api_key(text, text, text[], timestamptz), sms_outbox.revoke_api_key(text),
     sms_outbox.page(text, text, text, timestamptz, timestamptz, sms_outbox.message_id, integer),
-    sms_outbox.release_held(), sms_outbox.prepare_partitions(integer), sms_outbox.run_maintenance()
+    sms_outbox.release_held(), sms_outbox.prepare_partitions(integer), sms_outbox.run_maintenance(),
+    sms_outbox.forget_bench(text, integer)
    TO sms_outbox_operator;
 
 -- Conditions and counts hold no number and no body.

@@ -95,6 +95,7 @@ const CALLS: &[(&str, &str)] = &[
     ("operator", "SELECT sms_outbox.release_held()"),
     ("operator", "SELECT sms_outbox.prepare_partitions(9)"),
     ("operator", "SELECT * FROM sms_outbox.run_maintenance()"),
+    ("operator", "SELECT sms_outbox.forget_bench('sms-outbox-bench:0123456789ab')"),
     ("operator", "SELECT * FROM sms_outbox.api_keys, sms_outbox.role_bindings, sms_outbox.provider"),
     (
         "monitor",

@@ -67,6 +67,7 @@ pub(crate) const PROBES: &[&str] = &[
     "SELECT sms_outbox.suppress('attacker', 'MOBILE')",
     "SELECT sms_outbox.release_held()",
     "SELECT sms_outbox.prepare_partitions(8)",
+    "SELECT sms_outbox.forget_bench('ORG')",
     "SELECT * FROM sms_outbox.partitions()",
     "SELECT * FROM sms_outbox.run_maintenance()",
     "SELECT * FROM sms_outbox.health_checks()",

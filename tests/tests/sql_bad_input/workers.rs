@@ -111,6 +111,7 @@ pub(crate) fn workers() -> Vec<Bad> {
             "sms_outbox.retry('{sent}')".to_owned(),
             "sms_outbox.release_held()".to_owned(),
             "sms_outbox.run_maintenance()".to_owned(),
+            "sms_outbox.forget_bench('sms-outbox-bench:0123456789ab')".to_owned(),
         ] {
             let sql = format!("BEGIN ISOLATION LEVEL {level}; SELECT * FROM {call}");
             all.push(bad(sql, "0A000", "", "moved in READ COMMITTED only", "BEGIN ISOLATION LEVEL READ COMMITTED"));

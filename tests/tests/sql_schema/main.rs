@@ -160,6 +160,7 @@ async fn gives_each_role_its_own(major: Major) -> Result<()> {
         ),
         ("SELECT sms_outbox.release_held()", "o"),
         ("SELECT sms_outbox.run_maintenance()", "o"),
+        ("SELECT sms_outbox.forget_bench('sms-outbox-bench:0123456789ab')", "o"),
         ("SELECT * FROM sms_outbox.queue_stats", "om"),
         ("SELECT * FROM sms_outbox.waiting", "om"),
         ("SELECT * FROM sms_outbox.app_stats", "om"),

@@ -3,6 +3,7 @@
 
 mod api;
 mod app;
+mod bench;
 mod credentials;
 mod doctor;
 mod enqueue;
@@ -105,6 +106,7 @@ enum Command {
     Key(key::KeyCommand),
     ReleaseHeld(release_held::ReleaseHeldArgs),
     Maintain(maintain::MaintainArgs),
+    Bench(bench::BenchArgs),
     Sandbox(sandbox::SandboxArgs),
     Completions(reference::CompletionsArgs),
     Man(reference::ManArgs),
@@ -200,6 +202,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<ExitCode> {
         Command::Key(command) => key::run(global, terminal, command).await?,
         Command::ReleaseHeld(args) => release_held::run(global, terminal, &args).await?,
         Command::Maintain(args) => maintain::run(global, terminal, &args).await?,
+        Command::Bench(args) => bench::run(global, terminal, &args).await?,
         Command::Sandbox(args) => sandbox::run(args).await?,
         Command::Completions(args) => reference::completions(terminal, &args)?,
         Command::Man(args) => reference::man(terminal, &args)?,

@@ -84,6 +84,11 @@ impl Terminal {
         let _ = writeln!(io::stderr().lock(), "{}", printable(text));
     }
 
+    /// A question, to be answered on the same line.
+    pub(super) fn prompt(&self, text: &str) {
+        let _ = write!(io::stderr().lock(), "{}", printable(text));
+    }
+
     pub(super) fn warning(&self, text: &str) {
         let word = self.paint(io::stderr().is_terminal(), Tone::Warn, "warning:");
         let _ = writeln!(io::stderr().lock(), "{word} {}", printable(text));

@@ -2,6 +2,7 @@
 //! round trip, so that it works through any pooler. Rows come as JSON objects, whose fields are the structs' fields.
 
 pub(crate) mod apps;
+pub(crate) mod bench;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod messages;
