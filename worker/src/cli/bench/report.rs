@@ -9,6 +9,9 @@ use super::enqueue::{Enqueued, Rates};
 use crate::cli::terminal::{Terminal, count, size};
 use crate::outbox::postgres::operator::server::{Facts, Speed};
 
+/// Rounds that differ by more than this tell of others, not of the database.
+const WIDE: f64 = 1.3;
+
 /// The result.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -60,6 +63,12 @@ impl Report {
         limits.extend(commit.limit());
         limits.extend(growth(&enqueued.rates));
         limits.push(dispatching(dispatched.rate));
+        if enqueued.rates.iter().any(|rates| rates.greatest_ratio > WIDE * rates.least_ratio) {
+            limits.push(
+                "The rounds differ widely: something else loads this server, its disk or this machine. Measure again when it is quiet, or longer."
+                    .to_owned(),
+            );
+        }
         let wakes = facts.wakeup == "trigger" || facts.wakeup == "coalesced" && facts.preloaded != Some(false);
         if !wakes {
             limits.push(format!(
