@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use shop::Shop;
+use sms_outbox_tests::proxy::{Act, Moment, Proxy};
 use sms_outbox_tests::{Database, Major, on_majors, run, worker};
 use tokio::process::Command;
 
@@ -71,6 +72,9 @@ async fn a_wrong_start_is_explained(major: Major) -> Result<()> {
     let port = shop.database.cluster().port();
     // Bound and not listened at: nobody else gets it.
     let silent = TcpListener::bind("127.0.0.1:0")?;
+    // Takes the login, and swallows the answer to the first question.
+    let mute = Proxy::start(port).await?;
+    mute.order(Moment::AnswerTo("server_version_num"), Act::Silence, 1);
     let with_password = |rest: &str| format!("postgresql://worker:{PASSWORD}@{rest}");
     let (config, unknown_key) = (run::fresh("config")?, run::fresh("config")?);
     fs::write(&unknown_key, format!("poll_intervall = \"1s\"\n# {PASSWORD}\n"))?;
@@ -114,6 +118,13 @@ async fn a_wrong_start_is_explained(major: Major) -> Result<()> {
             &[],
             1,
             &["cannot reach", "no answer within"],
+        ),
+        case(
+            "a server that lets us in and says nothing",
+            &format!("{}?connect_timeout=1", good.replace(&port.to_string(), &mute.port().to_string())),
+            &[],
+            1,
+            &["let us in and did not say within 2 s", "a pooler"],
         ),
         case(
             "a wrong password",

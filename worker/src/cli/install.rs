@@ -24,8 +24,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct InstallArgs {}
 
 pub(super) async fn run(global: &Global, terminal: &Terminal, _: &InstallArgs) -> anyhow::Result<()> {
-    let client = session::target(global, "install")?.connect().await?;
-    let place = connect::identify(&client).await?;
+    let target = session::target(global, "install")?;
+    let client = target.connect().await?;
+    let place = target.identify(&client).await?;
     let versions = server::versions(&client).await?;
     let Some(available) = versions.available else {
         bail!(
@@ -57,7 +58,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal, _: &InstallArgs) -
             "updated"
         }
     };
-    let now = connect::identify(&client).await?.extension;
+    let now = target.identify(&client).await?.extension;
     if terminal.is_json() {
         let before = versions.installed;
         return terminal.json(&json!({"database": place.database, "result": done, "before": before, "version": now}));

@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::Global;
-use crate::outbox::postgres::connect::{self, ConnectError, Target};
+use crate::outbox::postgres::connect::{ConnectError, Target};
 
 /// Where `--database-url` leads.
 pub(super) fn target(global: &Global, command: &str) -> Result<Target, ConnectError> {
@@ -13,7 +13,8 @@ pub(super) fn target(global: &Global, command: &str) -> Result<Target, ConnectEr
 
 /// Connects to a database whose extension fits this binary.
 pub(super) async fn open(global: &Global, command: &str) -> Result<Client, ConnectError> {
-    let client = target(global, command)?.connect().await?;
-    connect::check(&client).await?;
+    let target = target(global, command)?;
+    let client = target.connect().await?;
+    target.check(&client).await?;
     Ok(client)
 }

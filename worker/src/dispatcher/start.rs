@@ -18,7 +18,7 @@ use crate::metrics::catalog::WORKER;
 use crate::metrics::{self, Exporter, Measured};
 use crate::notifier;
 use crate::outbox::postgres::PostgresOutbox;
-use crate::outbox::postgres::connect::{self, Target};
+use crate::outbox::postgres::connect::Target;
 use crate::outbox::{Lease, OutboxError, Outcome};
 use crate::provider::Registry;
 use crate::provider::http::{Client, ClientOptions};
@@ -78,7 +78,7 @@ pub async fn run(
         &format!("sms-outbox worker {}", settings.name),
         settings.connect_timeout,
     )?;
-    connect::check(&target.connect().await?).await?;
+    target.check(&target.connect().await?).await?;
     // A name may be used again after a crash, or twice by mistake; the leases of another incarnation are not ours to give back.
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
     let worker = format!("{}/{}", settings.name, &incarnation[..6]);

@@ -19,7 +19,7 @@ use super::terminal::{Terminal, count, size};
 use super::worker::stop_on_signals;
 use super::{Global, session};
 use crate::config::duration;
-use crate::outbox::postgres::connect::{self, Target};
+use crate::outbox::postgres::connect::Target;
 use crate::outbox::postgres::operator::bench;
 
 /// Bytes on the disk, and in the WAL, that one message takes at most while it is there.
@@ -53,7 +53,7 @@ pub(super) struct BenchArgs {
 pub(super) async fn run(global: &Global, terminal: &Terminal, args: &BenchArgs) -> anyhow::Result<()> {
     let target = session::target(global, "bench")?;
     let control = target.connect().await?;
-    let server = connect::check(&control).await?;
+    let server = target.check(&control).await?;
     let left = site::examine(&control, &server.database, args.clean_up).await?;
     if !args.clean_up && !args.yes {
         ask(terminal, args, &target)?;

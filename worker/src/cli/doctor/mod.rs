@@ -13,7 +13,6 @@ use tokio_postgres::Client;
 
 use super::terminal::{Terminal, Tone};
 use super::{Global, session};
-use crate::outbox::postgres::connect;
 use crate::outbox::postgres::operator::{apps, server as facts, stats};
 
 /// Examine server, extension, workers and providers; each finding comes with its cure
@@ -61,7 +60,7 @@ impl Finding {
 pub(super) async fn run(global: &Global, terminal: &Terminal, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let target = session::target(global, "doctor")?;
     let client = target.connect().await?;
-    let place = connect::check(&client).await?;
+    let place = target.check(&client).await?;
     let mut findings = vec![Finding::ok("server", format!("PostgreSQL {}, {target}", place.version))];
     findings.push(server::versions(&facts::versions(&client).await?));
     findings.extend(server::examine(&facts::facts(&client).await?));

@@ -92,10 +92,30 @@ impl Target {
         self.tls.clone()
     }
 
+    /// [`identify`], by a server that may let us in and then say nothing.
+    pub async fn identify(&self, client: &Client) -> Result<Server, ConnectError> {
+        self.answered(identify(client)).await
+    }
+
+    /// [`check`], in the same way.
+    pub async fn check(&self, client: &Client) -> Result<Server, ConnectError> {
+        self.answered(check(client)).await
+    }
+
+    async fn answered<T>(&self, call: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+        let silent = |_| ConnectError::Silent { target: self.place.clone(), seconds: self.patience().as_secs_f64() };
+        tokio::time::timeout(self.patience(), call).await.map_err(silent)?
+    }
+
+    /// How long nothing may be heard while a connection begins.
+    fn patience(&self) -> Duration {
+        self.config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5)) * 2
+    }
+
     /// Opens a connection; the caller polls its second half. For LISTEN, where notifications arrive there.
     pub async fn open(&self) -> Result<(Client, TlsConnection), ConnectError> {
         // tokio-postgres bounds the TCP connect alone: a server that accepts and then says nothing must not hang us.
-        let limit = self.config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5)) * 2;
+        let limit = self.patience();
         match tokio::time::timeout(limit, self.config.connect(self.tls.clone())).await {
             Ok(connected) => connected.map_err(|e| ConnectError::explained(self.place.clone(), &e)),
             Err(_) => Err(ConnectError::Unreachable {
@@ -156,7 +176,7 @@ pub struct Server {
 }
 
 /// Asks who is there; refuses a server that is too old.
-pub async fn identify(client: &Client) -> Result<Server, ConnectError> {
+async fn identify(client: &Client) -> Result<Server, ConnectError> {
     let row = client
         .query_typed_one(
             "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \

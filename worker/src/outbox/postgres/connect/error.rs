@@ -32,6 +32,17 @@ pub enum ConnectError {
         /// What the network said.
         fault: String,
     },
+    /// The login was taken, and then nothing came.
+    #[error(
+        "{target} let us in and did not say within {seconds} s who it is; look for a server that stands still or is \
+         overloaded, for a pooler before it that has no server to give, and for a firewall that swallows packets"
+    )]
+    Silent {
+        /// Where we are.
+        target: String,
+        /// How long we waited.
+        seconds: f64,
+    },
     /// TLS was asked for and did not come about.
     #[error(
         "no TLS with {target}: {fault}; turn ssl on at the server (or sslmode=prefer allows a connection without); \
