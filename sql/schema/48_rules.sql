@@ -47,3 +47,8 @@ CREATE FUNCTION sms_outbox.certainty(status sms_outbox.attempt_status, error_cod
                 WHEN error_code = 'unreadable_answer' THEN 'likely'
                 WHEN status = 'unclear' THEN 'possible' END::sms_outbox.certainty;
 COMMENT ON FUNCTION sms_outbox.certainty(sms_outbox.attempt_status, text) IS 'How sure it is that an attempt which ended so sent its message; NULL for a live one. The one place that says what the error codes of unclear attempts leave open: the views, retry(), survey() and the command ask it.';
+
+CREATE FUNCTION sms_outbox.is_given_back(status sms_outbox.attempt_status, error_code text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN coalesce(status = 'not_sent' AND error_code = 'claim_answer_lost', false);
+COMMENT ON FUNCTION sms_outbox.is_given_back(sms_outbox.attempt_status, text) IS 'Whether a worker gives back what it never began, since it did not get the answer of its claim. The provider was asked nothing: it counts as no attempt, and says nothing of the app.';

@@ -145,4 +145,4 @@ AS $$
     SELECT l.id, l.attempt, l.app_id, l.started_at, l.expires_at FROM sms_outbox.lease AS l
      WHERE l.worker = leases.worker AND l.server = sms_outbox.server_id() ORDER BY l.id
 $$;
-COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent. Leases from before a promotion are not shown: what the worker finished there may be lost, and such a lease then ends as unclear.';
+COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent with error_code claim_answer_lost: that counts as no attempt, and says nothing of the app. Leases from before a promotion are not shown: what the worker finished there may be lost, and such a lease then ends as unclear.';

@@ -63,11 +63,11 @@ BEGIN
     ), released AS (
         DELETE FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT v.id FROM live AS v))
     ), counted AS MATERIALIZED (
-        SELECT v.*, a.resend_unclear,
-               v.tries + CASE WHEN v.status IN ('refused_account', 'throttled') THEN 0 ELSE 1 END AS spent,
+        SELECT v.*, a.resend_unclear, sms_outbox.is_given_back(v.status, v.error_code) AS given_back,
+               v.tries + CASE WHEN v.status IN ('refused_account', 'throttled') THEN 0 WHEN sms_outbox.is_given_back(v.status, v.error_code) THEN 0 ELSE 1 END AS spent,
                CASE WHEN v.status = 'refused_content' THEN v.app_id || coalesce(v.refused_by, '{}') ELSE v.refused_by END AS refused,
                CASE WHEN v.released THEN sms_outbox.server_id() ELSE v.server END AS goes_to,
-               CASE WHEN v.status = 'not_sent' THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
+               CASE WHEN v.status = 'not_sent' AND NOT sms_outbox.is_given_back(v.status, v.error_code) THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
           -- An app that is uninstalled has opted in for nothing any more.
           FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id AND a.uninstalled_at IS NULL
     ), judged AS MATERIALIZED (
@@ -79,6 +79,7 @@ BEGIN
                    WHEN c.status = 'refused_content' AND NOT sms_outbox.app_left(c.organization_id, c.preferred_provider_slug, c.refused) THEN 'failed'
                    WHEN c.status = 'unclear' AND (NOT coalesce(c.resend_unclear, false) OR c.spent >= max_attempts OR c.id = ANY (suppressed)) THEN 'dispatch_timeout'
                    WHEN c.id = ANY (suppressed) THEN 'canceled'
+                   WHEN c.given_back THEN 'ready'
                    WHEN c.status IN ('refused_content', 'not_sent') AND c.spent >= max_attempts THEN 'failed'
                    WHEN c.status = 'unclear' THEN 'scheduled'
                    WHEN c.status = 'not_sent' AND NOT EXISTS (

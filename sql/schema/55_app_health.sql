@@ -14,6 +14,7 @@ BEGIN
                           AND (h.failures > 0 OR h.blocked_reason IS NOT NULL)) THEN
         RETURN;
     END IF;
+    concluded := ARRAY(SELECT c FROM unnest(concluded) AS c WHERE NOT sms_outbox.is_given_back(c.status, c.error_code));
     FOR app IN
         SELECT c.app_id,
                bool_or(c.status IN ('accepted', 'refused_recipient', 'refused_content')) AS answers,

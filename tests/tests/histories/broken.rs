@@ -32,6 +32,12 @@ const BROKEN: &[Broken] = &[
         instead: "'throttled') THEN 0",
     },
     Broken {
+        rule: "what was never begun counts no attempt",
+        function: "conclude(text, sms_outbox.outcome[])",
+        text: "WHEN sms_outbox.is_given_back(v.status, v.error_code) THEN 0",
+        instead: "",
+    },
+    Broken {
         rule: "a look reads up to the end of its snapshot",
         function: "look(smallint[], xid8[], sms_outbox.message_id[], xid8[], integer, text[])",
         text: "pg_snapshot_xmax(seen))",

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use sms_outbox_worker::message::{AppId, AttemptStatus, MessageId};
 use sms_outbox_worker::outbox::conformance::{Enqueue, Install, Standing, Subject};
 use sms_outbox_worker::outbox::{
-    AppState, Claim, Claimed, Entry, Finish, Look, Looked, Mark, Outbox, Outcome, Range, Xid,
+    AppState, CLAIM_ANSWER_LOST, Claim, Claimed, Entry, Finish, Look, Looked, Mark, Outbox, Outcome, Range, Xid,
 };
 use uuid::Uuid;
 
-use crate::step::{Attempt, Message, Step};
+use crate::step::{Attempt, End, Message, Step};
 
 pub(crate) const WORKERS: [&str; 2] = ["a", "b"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -166,7 +166,7 @@ impl<'a, S: Subject> Side<'a, S> {
                     .map(|end| Finish {
                         id: self.id(end.message),
                         attempt: number_of(end.attempt, fact(&end.message)),
-                        outcome: outcome(end.status),
+                        outcome: outcome(end),
                     })
                     .collect();
                 self.finish(worker, &ends).await?
@@ -314,11 +314,12 @@ fn number_of(attempt: Attempt, fact: Option<&Fact>) -> i16 {
     }
 }
 
-fn outcome(status: AttemptStatus) -> Outcome {
+fn outcome(end: &End) -> Outcome {
+    let code = if end.given_back { CLAIM_ANSWER_LOST } else { "code" };
     Outcome {
-        status,
+        status: end.status,
         http_status: None,
-        error_code: (status != AttemptStatus::Accepted).then(|| "code".to_owned()),
+        error_code: (end.status != AttemptStatus::Accepted).then(|| code.to_owned()),
         error_message: None,
         response: None,
         provider_message_id: None,

@@ -33,6 +33,8 @@ pub(crate) struct End {
     pub(crate) message: u8,
     pub(crate) attempt: Attempt,
     pub(crate) status: AttemptStatus,
+    /// Not sent, since it was never begun.
+    pub(crate) given_back: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -96,11 +98,8 @@ fn attempt() -> impl Strategy<Value = Attempt> {
 }
 
 fn end() -> impl Strategy<Value = End> {
-    (number(), attempt(), proptest::sample::select(AttemptStatus::ALL)).prop_map(|(message, attempt, status)| End {
-        message,
-        attempt,
-        status,
-    })
+    (number(), attempt(), proptest::sample::select(AttemptStatus::ALL), proptest::bool::weighted(0.3))
+        .prop_map(|(message, attempt, status, given_back)| End { message, attempt, status, given_back })
 }
 
 /// Histories of up to this many steps.

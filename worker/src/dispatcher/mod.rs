@@ -24,7 +24,7 @@ use crate::failpoint::{self, Point};
 use crate::logging::Told;
 use crate::message::{AppId, AttemptStatus, MessageId};
 use crate::metrics::worker::{Cause, woken};
-use crate::outbox::{Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
+use crate::outbox::{CLAIM_ANSWER_LOST, Claimed, Finish, Lease, Outbox, OutboxError, Outcome};
 use crate::scheduler::Scheduler;
 
 /// How often leases are compared with what is in flight: an answer of `claim` may have been lost.
@@ -257,7 +257,7 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
                 attempt,
                 outcome: own_outcome(
                     AttemptStatus::NotSent,
-                    "claim_answer_lost",
+                    CLAIM_ANSWER_LOST,
                     "the answer of the claim was lost; nothing was sent",
                 ),
             })

@@ -19,8 +19,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    App, AppState, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome, Range, ReceiptResult,
-    Reconcile, Resolution, Unclear,
+    App, AppState, CLAIM_ANSWER_LOST, Claim, Claimed, Entry, Finish, Finished, Lease, Look, Mark, Outbox, Outcome,
+    Range, ReceiptResult, Reconcile, Resolution, Unclear,
 };
 use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
 
@@ -197,7 +197,7 @@ cases! {
     outcome: accepted_is_sent, refused_recipient_fails_at_once, refused_content_goes_to_the_next_app,
         refused_content_fails_when_no_app_is_left, refused_content_by_a_pinned_slug_fails,
         not_sent_goes_to_the_next_app_at_once, not_sent_by_all_apps_backs_off_and_starts_anew,
-        attempts_are_spent, refused_account_waits_uncounted_and_blocks_the_app,
+        attempts_are_spent, what_was_never_begun_counts_nothing, refused_account_waits_uncounted_and_blocks_the_app,
         throttled_waits_uncounted_and_blocks_for_the_time_asked,
         throttling_again_and_again_blocks_longer_each_time,
         unclear_is_not_sent_again, unclear_is_sent_again_where_opted_in, unclear_with_opt_in_is_spent_as_timeout,

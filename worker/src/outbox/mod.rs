@@ -215,6 +215,10 @@ pub fn reference(id: MessageId, attempt: i16) -> String {
     format!("{id}-{attempt}")
 }
 
+/// The code of what a worker gives back as not sent that it never began, since it did not get the answer of its claim: such an end
+/// counts as no attempt, and says nothing of the app.
+pub const CLAIM_ANSWER_LOST: &str = "claim_answer_lost";
+
 /// How one attempt ended, for `finish`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

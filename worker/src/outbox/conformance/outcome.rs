@@ -99,6 +99,27 @@ async fn spend<S: Subject>(
     bail!("the message is tried for ever")
 }
 
+/// The answer of the claim was lost, again and again: the provider was asked nothing.
+pub(super) async fn what_was_never_begun_counts_nothing<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
+    let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
+    let id = bench.enqueue().await?;
+    // More than the attempts of a message, and than the failures that open a breaker.
+    let times = MAX_ATTEMPTS.max(5) + 1;
+    for _ in 0..times {
+        let lease = lease(&outbox, id, app).await?;
+        let never_begun = Outcome { error_code: Some(CLAIM_ANSWER_LOST.to_owned()), ..outcome(AttemptStatus::NotSent) };
+        ensure!(finish(&outbox, id, lease.attempt, never_begun).await?.applied, "it was not given back");
+        ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "the app is not untouched");
+        let entry = bench.waiting(&outbox, id).await?.context("the message does not wait")?;
+        ensure!(entry.avoid.is_empty(), "the app is passed over");
+    }
+    let standing = bench.subject.standings(&[id]).await?.pop().flatten().context("no standing")?;
+    ensure!(standing.tries == 0, "{} attempts were counted", standing.tries);
+    attempt(&outbox, id, app, AttemptStatus::NotSent).await?;
+    ensure!(bench.app_state(&outbox, app).await? == AppState::Open, "what was given back counted after all");
+    bench.expect(id, DispatchStatus::Pending).await
+}
+
 pub(super) async fn attempts_are_spent<S: Subject>(bench: &Bench<'_, S>) -> Result<()> {
     let (outbox, app) = (bench.worker("a").await?, bench.install(FIRST).await?);
     let id = bench.enqueue().await?;

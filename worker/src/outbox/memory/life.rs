@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::app::{AppRow, Told};
 use crate::message::{AppId, AttemptStatus, DeliveryStatus, DispatchStatus, Evidence, MessageId};
-use crate::outbox::{AppState, OrganizationId, Xid};
+use crate::outbox::{AppState, CLAIM_ANSWER_LOST, OrganizationId, Xid};
 
 /// Settings that decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +145,13 @@ pub struct Ending<'a> {
     pub error_code: Option<&'a str>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
+}
+
+impl Ending<'_> {
+    /// The provider was asked nothing: it counts as no attempt, and says nothing of the app.
+    fn is_given_back(&self) -> bool {
+        self.status == AttemptStatus::NotSent && self.error_code == Some(CLAIM_ANSWER_LOST)
+    }
 }
 
 /// One outcome that a worker reports.
@@ -307,7 +314,13 @@ impl State {
         jitter: f64,
         told: &mut BTreeMap<AppId, Vec<Told>>,
     ) {
-        told.entry(lease.app).or_default().push(Told { id, status: ending.status, retry_after: ending.retry_after });
+        if !ending.is_given_back() {
+            told.entry(lease.app).or_default().push(Told {
+                id,
+                status: ending.status,
+                retry_after: ending.retry_after,
+            });
+        }
         let Some(message) = self.messages.get_mut(&id) else {
             return;
         };
@@ -342,6 +355,7 @@ impl State {
                     (true, false) => self.requeue(id),
                 }
             }
+            AttemptStatus::NotSent if ending.is_given_back() => self.requeue(id),
             AttemptStatus::NotSent => {
                 message.avoid.insert(lease.app);
                 if self.count_try(id) {
