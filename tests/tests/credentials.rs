@@ -147,7 +147,7 @@ async fn keys_rotate_without_a_gap(major: Major) -> Result<()> {
     let sealed = install(&shop, "sealed", TOKEN, Some(&keys)).await?;
     let reference = install(&shop, "reference", "env:TOKEN_OF_A_TEST", Some(&keys)).await?;
     let health = "SELECT status || ': ' || detail FROM sms_outbox.health WHERE \"check\" = 'credentials'";
-    ensure!(shop.database.value::<String>(health, &[]).await?.starts_with("warn: 1 apps hold plain credentials"));
+    ensure!(shop.database.value::<String>(health, &[]).await?.starts_with("warn: 1 app holds plain credentials"));
 
     // Both keys for the worker first, then the new one seals.
     write_keys(&keys, &[&new, &old]).await?;

@@ -221,13 +221,13 @@ async fn names_each_condition_and_its_cure(major: Major) -> Result<()> {
             "stuck_sending",
             "ok: none",
             "INSERT INTO sms_outbox.lease SELECT id, 1, now(), now() - interval '31 s', since, NULL, server, 1, 1, 0, 'shop', 'w' FROM sms_outbox.ready",
-            "critical: 1 leases are over for more than 30 s; maintenance does not run",
+            "critical: 1 lease over for more than 30 s; maintenance does not run",
         ),
         (
             "held",
             "ok: none",
             "UPDATE sms_outbox.ready SET server = server + 1",
-            "warn: 1 messages were queued by another server",
+            "warn: 1 message was queued by another server",
         ),
         (
             "apps",

@@ -62,11 +62,13 @@ async fn a_next_try_in_flight_is_shown_and_warned_of() -> Result<()> {
     shop.wait_for_status(&sms, "sent").await?;
     ensure!(shop.leased().await? == [sms.id.clone()], "the second answer was faster: the machine was too slow");
     ensure!(shop.attempts(&sms).await? == [Some("accepted".to_owned()), None], "{:?}", shop.attempts(&sms).await?);
+    let warned = "SELECT status <> 'ok' AND detail ~ $1 FROM sms_outbox.health WHERE \"check\" = 'sent_twice'";
+    let warns = async |of: &str| shop.database.value::<bool>(warned, &[&format!("^1 message .* {of}").as_str()]).await;
+    ensure!(warns("is in flight").await?, "nothing warns of the one in flight");
     shop.wait_until_settled().await?;
     shop.expect_ledger(&sms, &[("accepted", app), ("accepted", app)]).await?;
     ensure!(shop.seen(&sms).await? == (2, 2));
-    let warned = "SELECT status <> 'ok' AND detail ~ '^1 ' FROM sms_outbox.health WHERE \"check\" = 'sent_twice'";
-    ensure!(shop.database.value::<bool>(warned, &[]).await?, "nothing warns of it");
+    ensure!(warns("accepted two attempts").await?, "nothing warns of the two");
     ensure!(worker.drain().await?.success());
     shop.close_fault(fault).await.map(drop)
 }
