@@ -109,6 +109,10 @@ BEGIN
     IF length(code) > 100 THEN
         RAISE EXCEPTION 'code: 100 characters at most' USING ERRCODE = '22023', COLUMN = 'code';
     END IF;
+    -- Whoever reads it may know no other, and no infinity.
+    IF at < '2000-01-01+00' OR at >= '10000-01-01+00' THEN
+        RAISE EXCEPTION 'at: a time from 2000 to 9999 is needed' USING ERRCODE = '22023', COLUMN = 'at';
+    END IF;
     SELECT m.organization_id INTO organization FROM sms_outbox.message AS m WHERE m.id = record_receipt.id AND visible IN (m.organization_id, '*');
     result := 'unknown';
     IF NOT FOUND THEN

@@ -1,5 +1,6 @@
 //! Every bad input of the SQL contract: the error names field, fault and cure, and nothing is queued or half done.
 
+mod evidence;
 mod fields;
 mod operators;
 mod workers;
@@ -40,15 +41,20 @@ async fn refuses_bad_input(major: Major) -> Result<()> {
                         (SELECT count(*) FROM sms_outbox.attempt) AS attempt, (SELECT count(*) FROM sms_outbox.ended) AS ended,
                         (SELECT count(*) FROM sms_outbox.idempotency) AS idempotency, (SELECT count(*) FROM sms_outbox.worker) AS worker,
                         (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.app_id) FROM sms_outbox.organization_app AS a) AS apps,
-                        (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.organization_id) FROM sms_outbox.organization AS o) AS organizations",
+                        (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.organization_id) FROM sms_outbox.organization AS o) AS organizations,
+                        (SELECT count(*) FROM sms_outbox.evidence) AS evidence, (SELECT count(*) FROM sms_outbox.receipt) AS receipt",
             )
             .await
     };
     let before = state().await?;
     let session = queue.connect().await?;
     let mut faults = Vec::new();
-    for Bad { sql, state, column, fault, cure } in
-        fields::fields().into_iter().chain(fields::elements()).chain(operators::operators()).chain(workers::workers())
+    for Bad { sql, state, column, fault, cure } in fields::fields()
+        .into_iter()
+        .chain(fields::elements())
+        .chain(operators::operators())
+        .chain(workers::workers())
+        .chain(evidence::evidence())
     {
         let sql = sql.replace("{sent}", &sent);
         let shown: String = sql.chars().take(200).collect();
