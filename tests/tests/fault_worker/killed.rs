@@ -82,6 +82,53 @@ deaths! {
     killed_after_finish: "finished", "worker killed after finish, before it counts on it", unclear: false, asked: true;
 }
 
+/// It dies with the answers in hand. Receipts tell of two, one before its lease is over and one after; of the rest the provider tells
+/// when it is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_was_told_becomes_known_later() -> Result<()> {
+    let mut shop = Shop::open(MAJOR, "known_later").await?;
+    shop.shorten_leases().await?;
+    let app = shop.install("sandbox", "").await?;
+    let mut fault = Fault::new("6", "worker killed before finish; then receipts and look-ups tell", MAJOR);
+    let mut victim = shop.worker_at("finish=pause")?.start().await?;
+    let held = shop.queue_many("shop", i32::try_from(HELD)?, "").await?;
+    victim.wait_until_held("finish", 1).await?;
+    shop.wait_for_requests(HELD).await?;
+    victim.kill().await?;
+    let killed = Instant::now();
+    fault.injected(1);
+    ensure!(shop.leased().await? == ids(&held), "it had recorded some");
+
+    let report = async |sms: &Sms| {
+        let receipt = "SELECT result FROM sms_outbox.record_receipt($1::text, 1, 'delivered')";
+        let result: String = shop.database.value(receipt, &[&sms.id]).await?;
+        ensure!(result == "recorded", "{result}");
+        Ok(())
+    };
+    let (early, late, asked) = (&held[0], &held[1], &held[2..]);
+    report(early).await?;
+    for sms in &held[1..] {
+        shop.wait_for_status(sms, "dispatch_timeout").await?;
+    }
+    shop.wait_for_status(early, "sent").await?;
+    report(late).await?;
+    shop.wait_for_status(late, "sent").await?;
+    let next = shop.worker()?.set("SMS_OUTBOX_HTTP_TIMEOUT", "4s").set("SMS_OUTBOX_LOOK_UP_AFTER", "1s");
+    let _next = next.start().await?;
+    for sms in asked {
+        shop.wait_for_status(sms, "sent").await?;
+    }
+    fault.recovered_in(killed.elapsed());
+    let sources = "SELECT array_agg(source ORDER BY id) FROM sms_outbox.evidence WHERE verdict = 'accepted'";
+    let sources: Vec<String> = shop.database.value(sources, &[]).await?;
+    ensure!(sources == ["receipt", "receipt", "look-up", "look-up", "look-up"], "{sources:?}");
+    for sms in &held {
+        ensure!(shop.seen(sms).await? == (1, 1), "{}: {:?}", sms.text, shop.seen(sms).await?);
+        shop.expect_ledger(sms, &[("accepted", app)]).await?;
+    }
+    shop.close_fault(fault).await.map(drop)
+}
+
 /// A batch of outcomes of which the database has done a part: leases are deleted and the ledger is written, and the row of
 /// the app's health is locked by somebody else. What the dead worker had asked for is either done wholly or not at all.
 async fn killed_amid_a_batch(name: &str, committed: bool) -> Result<()> {
