@@ -52,3 +52,8 @@ CREATE FUNCTION sms_outbox.is_given_back(status sms_outbox.attempt_status, error
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN coalesce(status = 'not_sent' AND error_code = 'claim_answer_lost', false);
 COMMENT ON FUNCTION sms_outbox.is_given_back(sms_outbox.attempt_status, text) IS 'Whether a worker gives back what it never began, since it did not get the answer of its claim. The provider was asked nothing: it counts as no attempt, and says nothing of the app.';
+
+CREATE FUNCTION sms_outbox.past_lost_claims(last_attempt smallint) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN least(last_attempt + 10, 32766)::smallint;
+COMMENT ON FUNCTION sms_outbox.past_lost_claims(smallint) IS 'From where attempts of a message are numbered that another server queued: claims of that server may be lost, and what their workers still report must not meet a new attempt under the same number, where it would be taken for a stranger''s.';

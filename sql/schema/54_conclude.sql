@@ -67,6 +67,7 @@ BEGIN
                v.tries + CASE WHEN v.status IN ('refused_account', 'throttled') THEN 0 WHEN sms_outbox.is_given_back(v.status, v.error_code) THEN 0 ELSE 1 END AS spent,
                CASE WHEN v.status = 'refused_content' THEN v.app_id || coalesce(v.refused_by, '{}') ELSE v.refused_by END AS refused,
                CASE WHEN v.released THEN sms_outbox.server_id() ELSE v.server END AS goes_to,
+               CASE WHEN v.released THEN sms_outbox.past_lost_claims(v.attempt) ELSE v.attempt END AS numbered_to,
                CASE WHEN v.status = 'not_sent' AND NOT sms_outbox.is_given_back(v.status, v.error_code) THEN v.app_id || coalesce(v.avoid, '{}') ELSE v.avoid END AS avoided
           -- An app that is uninstalled has opted in for nothing any more.
           FROM live AS v LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = v.app_id AND a.uninstalled_at IS NULL
@@ -108,13 +109,13 @@ BEGIN
     ), requeued AS (
         INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, last_attempt, tries, organization_id,
                                       preferred_provider_slug, refused_by, avoid)
-        SELECT d.id, d.since, d.valid_until, d.goes_to, d.priority, d.attempt, d.spent, d.organization_id,
+        SELECT d.id, d.since, d.valid_until, d.goes_to, d.priority, d.numbered_to, d.spent, d.organization_id,
                d.preferred_provider_slug, d.refused, d.avoided
           FROM decided AS d WHERE d.next = 'ready'
     ), delayed AS (
         INSERT INTO sms_outbox.scheduled (id, due_at, since, valid_until, server, priority, last_attempt, tries, organization_id,
                                           preferred_provider_slug, refused_by, reason)
-        SELECT d.id, clock_timestamp() + sms_outbox.backoff(d.spent, random()), d.since, d.valid_until, d.goes_to, d.priority, d.attempt, d.spent,
+        SELECT d.id, clock_timestamp() + sms_outbox.backoff(d.spent, random()), d.since, d.valid_until, d.goes_to, d.priority, d.numbered_to, d.spent,
                d.organization_id, d.preferred_provider_slug, d.refused, 'backoff'
           FROM decided AS d WHERE d.next = 'scheduled'
     ), stopped AS (

@@ -106,6 +106,8 @@ BEGIN
             late.provider_message_id, 'claim_lost', CASE late.status WHEN 'accepted' THEN 'accepted by an attempt whose claim was lost in a failover'
             ELSE 'the claim was lost in a failover, and how the attempt ended is unclear; it may have been sent' END, late.response);
     IF late.status = 'accepted' THEN
+        INSERT INTO sms_outbox.evidence (id, at, attempt, source, verdict, organization_id, told_by, detail)
+        VALUES (late.id, clock_timestamp(), late.attempt, 'late answer', 'accepted', organization, conclude_late.worker, 'its claim was lost in a failover');
         PERFORM sms_outbox.settle_accepted(late.id, late.attempt);
     END IF;
     RETURN true;

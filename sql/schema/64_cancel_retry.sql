@@ -210,9 +210,9 @@ BEGIN
     -- In the order in which rows move, so that one which moves meanwhile is found where it went. An attempt that a worker
     -- carried over a promotion gives its message back as released.
     UPDATE sms_outbox.lease AS l SET released = true WHERE l.server <> this_server;
-    UPDATE sms_outbox.scheduled AS s SET server = this_server WHERE s.server <> this_server;
+    UPDATE sms_outbox.scheduled AS s SET server = this_server, last_attempt = sms_outbox.past_lost_claims(s.last_attempt) WHERE s.server <> this_server;
     GET DIAGNOSTICS later = ROW_COUNT;
-    UPDATE sms_outbox.ready AS r SET server = this_server, xid = pg_current_xact_id() WHERE r.server <> this_server;
+    UPDATE sms_outbox.ready AS r SET server = this_server, xid = pg_current_xact_id(), last_attempt = sms_outbox.past_lost_claims(r.last_attempt) WHERE r.server <> this_server;
     GET DIAGNOSTICS due = ROW_COUNT;
     PERFORM sms_outbox.wake();
     RETURN due + later;

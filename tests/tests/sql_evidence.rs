@@ -9,7 +9,7 @@ use sms_outbox_tests::{Major, Queue, on_majors};
 on_majors! { ends:
     keeps_what_the_ledger_had_said, a_worker_tells_what_it_looked_up_and_no_more, an_operator_tells_of_its_organization_alone,
     a_receipt_and_the_end_of_its_attempt_wait_for_each_other, receipts_at_once_are_one_row,
-    tells_which_other_attempts_the_provider_may_mean,
+    tells_which_other_attempts_the_provider_may_mean, the_report_of_a_lost_claim_meets_no_new_attempt,
 }
 
 async fn resolve(queue: &Queue, id: &str, verdict: &str, evidence: &str) -> Result<(bool, String)> {
@@ -181,4 +181,38 @@ async fn tells_which_other_attempts_the_provider_may_mean(major: Major) -> Resul
     queue.sql(&format!("SELECT sms_outbox.uninstall_app({})", queue.app())).await?;
     assert_eq!(unclear().await?, Vec::<Value>::new());
     Ok(())
+}
+
+/// A failover lost the claim of attempt 1, the message was let go and claimed anew, and the first worker lives on.
+async fn the_report_of_a_lost_claim_meets_no_new_attempt(major: Major) -> Result<()> {
+    let queue = Queue::new(major).await?;
+    let (waits, held_lease) = (queue.enqueue("waits").await?, queue.enqueue("leased over the promotion").await?);
+    queue.lease(&held_lease).await?;
+    for table in ["ready", "lease"] {
+        queue.sql(&format!("UPDATE sms_outbox.{table} SET server = server + 1")).await?;
+    }
+    assert_eq!(queue.value::<i64>("SELECT sms_outbox.release_held()", &[]).await?, 1);
+    assert!(finish(queue.admin(), "w", &held_lease, 1, "throttled").await?.applied);
+    queue.sql("SELECT sms_outbox.resume_app(app_id) FROM sms_outbox.apps_installed").await?;
+    // Of the first the claim of attempt 1 is lost, of the second that of attempt 2.
+    for (id, lost, again) in [(&waits, 1, 11), (&held_lease, 2, 12)] {
+        assert_eq!(queue.lease(id).await?, again);
+        let told = finish(queue.admin(), "survivor", id, lost, "accepted").await?;
+        assert!(told.applied && told.dispatch_status.as_deref() == Some("sent"), "{told:?}");
+        let health = "SELECT status || ': ' || detail FROM sms_outbox.health WHERE \"check\" = 'sent_twice'";
+        let warned: String = queue.value(health, &[]).await?;
+        assert!(warned.contains("while another is in flight") && warned.ends_with(id.as_str()), "{warned}");
+        assert!(finish(queue.admin(), "w", id, again, "accepted").await?.applied);
+        let warned: String = queue.value(health, &[]).await?;
+        assert!(warned.contains("accepted two attempts") && warned.contains(id.as_str()), "{warned}");
+        let attempts = queue
+            .rows(&format!("SELECT attempt, worker, error_code FROM sms_outbox.attempts WHERE id = '{id}' AND status = 'accepted' ORDER BY 1"))
+            .await?;
+        let expected = [
+            json!({"attempt": lost, "worker": "survivor", "error_code": "claim_lost"}),
+            json!({"attempt": again, "worker": "w", "error_code": null}),
+        ];
+        assert_eq!(attempts, expected);
+    }
+    queue.assert_placed().await
 }

@@ -40,8 +40,8 @@ impl State {
             _ => return false,
         }
         let error_code = Some("claim_lost".to_owned());
-        let row =
-            AttemptRow { app: None, status: ending.status, worker: Arc::clone(worker), error_code, told_by: None };
+        let told_by = (ending.status == AttemptStatus::Accepted).then_some(Evidence::LateAnswer);
+        let row = AttemptRow { app: None, status: ending.status, worker: Arc::clone(worker), error_code, told_by };
         message.attempts.insert(attempt, row);
         message.last_attempt = message.last_attempt.max(attempt);
         if ending.status == AttemptStatus::Accepted {
