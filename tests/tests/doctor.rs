@@ -6,12 +6,18 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sms_outbox_tests::{Cluster, Database, Major, on_majors, paths};
 
-on_majors! { ends: warns_of_settings_that_cost_speed, says_what_may_be_lost_without_waiting_for_the_disk }
+on_majors! { ends:
+    warns_of_settings_that_cost_speed, says_what_may_be_lost_without_waiting_for_the_disk, comes_by_the_unix_socket,
+}
 
 /// The finding of a check, as a login with no more rights than an operator gets it.
 async fn finding(database: &Database, check: &str) -> Result<(String, String, String)> {
+    finding_by(database.url("operator"), check).await
+}
+
+async fn finding_by(url: String, check: &str) -> Result<(String, String, String)> {
     let mut command = Command::new(paths::command()?);
-    command.env("DATABASE_URL", database.url("operator")).args(["doctor", "--skip-providers", "--output", "json"]);
+    command.env("DATABASE_URL", url).args(["doctor", "--skip-providers", "--output", "json"]);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let findings: Vec<Value> =
         serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
@@ -84,5 +90,17 @@ async fn says_what_may_be_lost_without_waiting_for_the_disk(major: Major) -> Res
     database.wait_until("it is off", "SELECT current_setting('full_page_writes') = 'off'").await?;
     let (status, detail, _) = finding(&database, "durability").await?;
     ensure!(status == "critical" && detail.starts_with("off: full_page_writes"), "{status}: {detail}");
+    Ok(())
+}
+
+/// Never encrypted, whatever `sslmode` says, as by libpq.
+async fn comes_by_the_unix_socket(major: Major) -> Result<()> {
+    let cluster = Cluster::options(major).start().await?;
+    let _database = Database::create(&cluster, "socket").await?;
+    let url = cluster.socket_url("socket", "operator");
+    for mode in ["", " sslmode=prefer", " sslmode=require", " sslmode=disable"] {
+        let (status, detail, _) = finding_by(format!("{url}{mode}"), "connections").await?;
+        ensure!(status == "ok", "{mode}: {detail}");
+    }
     Ok(())
 }

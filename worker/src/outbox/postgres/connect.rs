@@ -8,6 +8,8 @@
 //! | `prefer` (default) | when the server offers it | no |
 //! | `require` | always | no |
 //! | `verify-full` | always | chain, by `sslrootcert` or the system's store, and host name |
+//!
+//! A Unix socket is never encrypted, whatever it says, as with libpq.
 
 mod error;
 mod tls;
@@ -18,23 +20,23 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Connection, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::error::ConnectError;
 use self::error::URL_CURE;
 pub(super) use self::error::causes;
+pub use self::tls::Connector;
 
 /// Oldest PostgreSQL that carries the extension, as `server_version_num` counts.
 pub const OLDEST_SERVER: i32 = 150_000;
 
 /// The connection half that must be polled: it carries the bytes and the notifications.
-pub type TlsConnection = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+pub type TlsConnection = Connection<Socket, <Connector as MakeTlsConnect<Socket>>::Stream>;
 
 /// Where to connect and how. Made once from the URL, used for every connection.
 #[derive(Clone)]
 pub struct Target {
     config: tokio_postgres::Config,
-    tls: MakeRustlsConnect,
+    tls: Connector,
     place: String,
 }
 
@@ -73,7 +75,10 @@ impl Target {
         config.keepalives_interval(Duration::from_secs(10));
         config.keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(60));
+        let by_socket =
+            config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) && config.get_hostaddrs().is_empty();
         config.ssl_mode(match tls.mode {
+            _ if by_socket => SslMode::Disable,
             tls::Mode::Disable => SslMode::Disable,
             tls::Mode::Prefer => SslMode::Prefer,
             tls::Mode::Require | tls::Mode::VerifyFull => SslMode::Require,
@@ -88,7 +93,7 @@ impl Target {
     }
 
     /// The TLS side, for a pool.
-    pub fn tls(&self) -> MakeRustlsConnect {
+    pub fn tls(&self) -> Connector {
         self.tls.clone()
     }
 

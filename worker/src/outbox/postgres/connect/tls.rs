@@ -10,6 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_postgres::Socket;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::ConnectError;
@@ -98,10 +100,25 @@ fn mode(word: &str) -> Result<Mode, ConnectError> {
     }
 }
 
+/// TLS for tokio-postgres, which asks for it before it knows whether it is needed: for a Unix socket too, by an empty host
+/// name, of which rustls makes an error.
+#[derive(Clone)]
+pub struct Connector(MakeRustlsConnect);
+
+impl MakeTlsConnect<Socket> for Connector {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        MakeTlsConnect::<Socket>::make_tls_connect(&mut self.0, if host.is_empty() { "localhost" } else { host })
+    }
+}
+
 impl Tls {
     /// The connector that tokio-postgres calls.
-    pub(super) fn connector(&self) -> Result<MakeRustlsConnect, ConnectError> {
-        Ok(MakeRustlsConnect::new(self.client_config().map_err(ConnectError::Tls)?))
+    pub(super) fn connector(&self) -> Result<Connector, ConnectError> {
+        Ok(Connector(MakeRustlsConnect::new(self.client_config().map_err(ConnectError::Tls)?)))
     }
 
     fn client_config(&self) -> Result<ClientConfig, String> {
