@@ -117,8 +117,16 @@ fn committed() -> PathBuf {
     paths::checkout("docs/benchmarks/results.jsonl")
 }
 
+/// Without the stack, whatever RUST_BACKTRACE says: most errors here are a wrong argument.
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
+    carry_out().await.unwrap_or_else(|error| {
+        say(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+async fn carry_out() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run(arguments) => run(arguments).await?,
         Command::Quick { tolerance } => return quick(tolerance).await,
