@@ -140,9 +140,12 @@ COMMENT ON FUNCTION sms_outbox.claim(text, sms_outbox.message_id[], bigint[]) IS
 
 CREATE FUNCTION sms_outbox.leases(worker text)
     RETURNS TABLE (id sms_outbox.message_id, attempt smallint, app_id bigint, started_at timestamptz, expires_at timestamptz)
-    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
+    -- Maintenance has ended what was over before its mark. Dead rows of before, which somebody's snapshot keeps, may be millions.
     SELECT l.id, l.attempt, l.app_id, l.started_at, l.expires_at FROM sms_outbox.lease AS l
-     WHERE l.worker = leases.worker AND l.server = sms_outbox.server_id() ORDER BY l.id
+     WHERE l.expires_at > (SELECT coalesce(max(m.ran_at), '-infinity') FROM sms_outbox.maintenance AS m WHERE m.task = 'time_out mark' AND m.ran_at < clock_timestamp())
+       AND l.worker = leases.worker AND l.server = sms_outbox.server_id() ORDER BY l.id
 $$;
 COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent with error_code claim_answer_lost: that counts as no attempt, and says nothing of the app. Leases from before a promotion are not shown: what the worker finished there may be lost, and such a lease then ends as unclear.';

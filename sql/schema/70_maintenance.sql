@@ -1,18 +1,61 @@
 -- What time does to messages. Every task is bounded in rows, skips what others hold, and may run twice at once.
 -- Pages are read in the order of an index: a bitmap, which stale statistics may suggest, would be made of all that is there.
 
+-- While somebody's snapshot keeps dead rows, an index of times holds an entry for everything that ever was in the queue, and whoever
+-- reads it from its beginning reads them all. So a task that found such a read long makes the next one a minute later, and until then
+-- reads on from a mark, before which nothing was left.
+
+CREATE FUNCTION sms_outbox.read_from(task text) RETURNS timestamptz
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(min(m.ran_at), '-infinity') FROM sms_outbox.maintenance AS m
+     WHERE m.task = read_from.task || ' mark' AND m.ran_at < clock_timestamp()
+       AND EXISTS (SELECT FROM sms_outbox.maintenance AS w
+                    WHERE w.task = read_from.task || ' whole' AND w.ran_at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp())
+$$;
+COMMENT ON FUNCTION sms_outbox.read_from(text) IS 'After what time a task of maintenance has to read an index of times: from its beginning (-infinity), unless that was long and done within the last minute. Internal: time_out_leases(), expire() and stage_due() call it.';
+
+CREATE FUNCTION sms_outbox.note_read(task text, read_after timestamptz, began timestamptz, nothing_left boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    mark CONSTANT text := note_read.task || ' mark';
+    whole CONSTANT text := note_read.task || ' whole';
+BEGIN
+    IF read_after = '-infinity' THEN
+        IF clock_timestamp() - began < interval '5 ms' THEN
+            DELETE FROM sms_outbox.maintenance AS m WHERE m.task IN (mark, whole);
+            RETURN;
+        END IF;
+        INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES (whole, began)
+        ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET ran_at = excluded.ran_at;
+    END IF;
+    -- Ten seconds for what has its time by then and commits later; what is later still, the next whole read finds.
+    IF nothing_left THEN
+        INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES (mark, greatest(read_after, began - interval '10 seconds'))
+        ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET ran_at = excluded.ran_at;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION sms_outbox.note_read(text, timestamptz, timestamptz, boolean) IS 'Keeps what read_from() tells: a task has read what was due after read_after and until it began; nothing_left says that of it nothing is left. Internal: as read_from().';
+
 CREATE FUNCTION sms_outbox.time_out_leases(max_rows integer) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
+    read_after CONSTANT timestamptz := sms_outbox.read_from('time_out');
     over sms_outbox.outcome[];
     concluded sms_outbox.concluded[];
 BEGIN
     SELECT array_agg(ROW(l.id, l.attempt, 'unclear', NULL, 'lease_expired',
                          'the worker did not report in time; it may have been sent', NULL, NULL, NULL)::sms_outbox.outcome)
       INTO over
-      FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at <= clock_timestamp()
+      FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at > read_after AND expires_at <= began
              ORDER BY expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) AS l;
+    -- Before they are moved: the time of the read alone counts. What another session holds is there still.
+    PERFORM sms_outbox.note_read('time_out', read_after, began,
+        NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.expires_at > read_after AND l.expires_at <= began));
     concluded := sms_outbox.conclude(NULL, over);
     PERFORM sms_outbox.note_app_health(concluded);
     RETURN cardinality(concluded);
@@ -24,13 +67,17 @@ CREATE FUNCTION sms_outbox.stage_due(max_rows integer) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
+    read_after CONSTANT timestamptz := sms_outbox.read_from('stage_due');
+    due_ids sms_outbox.message_id[];
     moved bigint;
 BEGIN
+    due_ids := ARRAY(SELECT f.id FROM sms_outbox.scheduled AS f WHERE f.due_at > read_after AND f.due_at <= began
+                  ORDER BY f.due_at LIMIT max_rows FOR UPDATE SKIP LOCKED);
+    PERFORM sms_outbox.note_read('stage_due', read_after, began,
+        NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.due_at > read_after AND s.due_at <= began));
     WITH due AS (
-        DELETE FROM sms_outbox.scheduled AS s
-         WHERE s.id = ANY (ARRAY(SELECT f.id FROM sms_outbox.scheduled AS f WHERE f.due_at <= clock_timestamp()
-                                  ORDER BY f.due_at LIMIT max_rows FOR UPDATE SKIP LOCKED))
-        RETURNING s.*
+        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = ANY (due_ids) RETURNING s.*
     )
     INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, last_attempt, tries, organization_id, preferred_provider_slug, refused_by)
     SELECT d.id, d.since, d.valid_until, d.server, d.priority, d.last_attempt, d.tries, d.organization_id, d.preferred_provider_slug, d.refused_by
@@ -50,8 +97,12 @@ AS $$
 DECLARE
     oldest CONSTANT timestamptz := now() - sms_outbox.setting('retention_pending')::interval;
     behind CONSTANT sms_outbox.message_id := (SELECT m."position" FROM sms_outbox.maintenance AS m WHERE m.task = 'expire');
+    read_after CONSTANT timestamptz := sms_outbox.read_from('expire');
+    began timestamptz;
     reached sms_outbox.message_id;
     late sms_outbox.message_id[];
+    invalid sms_outbox.message_id[];
+    invalid_scheduled sms_outbox.message_id[];
     moved bigint;
 BEGIN
     -- An id is older than its message's due time, so the range of ids holds all that can be too old; and beside it what was
@@ -64,18 +115,21 @@ BEGIN
         INSERT INTO sms_outbox.maintenance AS m (task, ran_at, "position") VALUES ('expire', now(), reached)
         ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET ran_at = now(), "position" = reached;
     END IF;
+    began := clock_timestamp();
+    invalid := ARRAY(SELECT r.id FROM sms_outbox.ready AS r WHERE r.valid_until > read_after AND r.valid_until <= began ORDER BY r.valid_until LIMIT max_rows);
+    invalid_scheduled := ARRAY(SELECT s.id FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began
+                                ORDER BY s.valid_until LIMIT max_rows FOR UPDATE SKIP LOCKED);
+    PERFORM sms_outbox.note_read('expire', read_after, began, invalid = '{}'
+        AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began));
     WITH over AS (
-        SELECT r.id, CASE WHEN r.valid_until <= now() THEN 'valid_until' ELSE 'retention_pending' END AS reason
+        SELECT r.id, CASE WHEN r.valid_until <= began THEN 'valid_until' ELSE 'retention_pending' END AS reason
           FROM sms_outbox.ready AS r
-         WHERE r.id = ANY (late || ARRAY(SELECT v.id FROM sms_outbox.ready AS v WHERE v.valid_until <= now() LIMIT max_rows))
-         ORDER BY r.id FOR UPDATE SKIP LOCKED
+         WHERE r.id = ANY (late || invalid) ORDER BY r.id FOR UPDATE SKIP LOCKED
     ), taken AS (
         DELETE FROM sms_outbox.ready AS r USING over AS o WHERE r.id = ANY (ARRAY(SELECT x.id FROM over AS x)) AND o.id = r.id
         RETURNING r.id, r.last_attempt, r.organization_id, o.reason
-    ), over_scheduled AS (
-        SELECT s.id, 'valid_until' AS reason FROM sms_outbox.scheduled AS s WHERE s.valid_until <= now() LIMIT max_rows FOR UPDATE SKIP LOCKED
     ), taken_scheduled AS (
-        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = ANY (ARRAY(SELECT x.id FROM over_scheduled AS x))
+        DELETE FROM sms_outbox.scheduled AS s WHERE s.id = ANY (invalid_scheduled)
         RETURNING s.id, s.last_attempt, s.organization_id, 'valid_until' AS reason
     ), ended AS (
         INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
