@@ -2,8 +2,8 @@
 -- Pages are read in the order of an index: a bitmap, which stale statistics may suggest, would be made of all that is there.
 
 -- While somebody's snapshot keeps dead rows, an index of times holds an entry for everything that ever was in the queue, and whoever
--- reads it from its beginning reads them all. So a task that found such a read long makes the next one a minute later, and until then
--- reads on from a mark, before which nothing was left.
+-- reads it from its beginning reads them all. So a task whose read took many pages of the index makes the next one a minute later, and
+-- until then reads on from a mark, before which nothing was left. Pages are counted, since time would tell of a busy machine as well.
 
 CREATE FUNCTION sms_outbox.read_from(task text) RETURNS timestamptz
     LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -13,9 +13,9 @@ AS $$
        AND EXISTS (SELECT FROM sms_outbox.maintenance AS w
                     WHERE w.task = read_from.task || ' whole' AND w.ran_at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp())
 $$;
-COMMENT ON FUNCTION sms_outbox.read_from(text) IS 'After what time a task of maintenance has to read an index of times: from its beginning (-infinity), unless that was long and done within the last minute. Internal: time_out_leases(), expire() and stage_due() call it.';
+COMMENT ON FUNCTION sms_outbox.read_from(text) IS 'After what time a task of maintenance has to read an index of times: from its beginning (-infinity), unless that took many pages and was done within the last minute. Internal: time_out_leases(), expire() and stage_due() call it.';
 
-CREATE FUNCTION sms_outbox.note_read(task text, read_after timestamptz, began timestamptz, nothing_left boolean) RETURNS void
+CREATE FUNCTION sms_outbox.note_read(task text, read_after timestamptz, began timestamptz, pages bigint, nothing_left boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -23,7 +23,7 @@ DECLARE
     whole CONSTANT text := note_read.task || ' whole';
 BEGIN
     IF read_after = '-infinity' THEN
-        IF clock_timestamp() - began < interval '5 ms' THEN
+        IF pages < 50 THEN
             DELETE FROM sms_outbox.maintenance AS m WHERE m.task IN (mark, whole);
             RETURN;
         END IF;
@@ -37,7 +37,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION sms_outbox.note_read(text, timestamptz, timestamptz, boolean) IS 'Keeps what read_from() tells: a task has read what was due after read_after and until it began; nothing_left says that of it nothing is left. Internal: as read_from().';
+COMMENT ON FUNCTION sms_outbox.note_read(text, timestamptz, timestamptz, bigint, boolean) IS 'Keeps what read_from() tells: a task has read what was due after read_after and until it began, and so many pages of the index for it; nothing_left says that of it nothing is left. Internal: as read_from().';
 
 CREATE FUNCTION sms_outbox.time_out_leases(max_rows integer) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
@@ -45,6 +45,7 @@ AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     read_after CONSTANT timestamptz := sms_outbox.read_from('time_out');
+    pages_before CONSTANT bigint := pg_stat_get_xact_blocks_fetched('sms_outbox.lease_expiry'::regclass);
     over sms_outbox.outcome[];
     concluded sms_outbox.concluded[];
 BEGIN
@@ -53,8 +54,8 @@ BEGIN
       INTO over
       FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at > read_after AND expires_at <= began
              ORDER BY expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) AS l;
-    -- Before they are moved: the time of the read alone counts. What another session holds is there still.
-    PERFORM sms_outbox.note_read('time_out', read_after, began,
+    -- Before they are moved: the read alone counts. What another session holds is there still.
+    PERFORM sms_outbox.note_read('time_out', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.lease_expiry'::regclass) - pages_before,
         NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.expires_at > read_after AND l.expires_at <= began));
     concluded := sms_outbox.conclude(NULL, over);
     PERFORM sms_outbox.note_app_health(concluded);
@@ -69,12 +70,13 @@ AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     read_after CONSTANT timestamptz := sms_outbox.read_from('stage_due');
+    pages_before CONSTANT bigint := pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_due'::regclass);
     due_ids sms_outbox.message_id[];
     moved bigint;
 BEGIN
     due_ids := ARRAY(SELECT f.id FROM sms_outbox.scheduled AS f WHERE f.due_at > read_after AND f.due_at <= began
                   ORDER BY f.due_at LIMIT max_rows FOR UPDATE SKIP LOCKED);
-    PERFORM sms_outbox.note_read('stage_due', read_after, began,
+    PERFORM sms_outbox.note_read('stage_due', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_due'::regclass) - pages_before,
         NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.due_at > read_after AND s.due_at <= began));
     WITH due AS (
         DELETE FROM sms_outbox.scheduled AS s WHERE s.id = ANY (due_ids) RETURNING s.*
@@ -98,6 +100,7 @@ DECLARE
     oldest CONSTANT timestamptz := now() - sms_outbox.setting('retention_pending')::interval;
     behind CONSTANT sms_outbox.message_id := (SELECT m."position" FROM sms_outbox.maintenance AS m WHERE m.task = 'expire');
     read_after CONSTANT timestamptz := sms_outbox.read_from('expire');
+    pages_before CONSTANT bigint := pg_stat_get_xact_blocks_fetched('sms_outbox.ready_expiry'::regclass) + pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_expiry'::regclass);
     began timestamptz;
     reached sms_outbox.message_id;
     late sms_outbox.message_id[];
@@ -119,7 +122,7 @@ BEGIN
     invalid := ARRAY(SELECT r.id FROM sms_outbox.ready AS r WHERE r.valid_until > read_after AND r.valid_until <= began ORDER BY r.valid_until LIMIT max_rows);
     invalid_scheduled := ARRAY(SELECT s.id FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began
                                 ORDER BY s.valid_until LIMIT max_rows FOR UPDATE SKIP LOCKED);
-    PERFORM sms_outbox.note_read('expire', read_after, began, invalid = '{}'
+    PERFORM sms_outbox.note_read('expire', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.ready_expiry'::regclass) + pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_expiry'::regclass) - pages_before, invalid = '{}'
         AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began));
     WITH over AS (
         SELECT r.id, CASE WHEN r.valid_until <= began THEN 'valid_until' ELSE 'retention_pending' END AS reason
