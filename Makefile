@@ -60,6 +60,10 @@ bench: setup ## Measure ours beside other queues and bare SQL, for hours; ARGS="
 bench-quick: setup ## Measure ours alone for a few minutes, and compare with the committed figures
 	@scripts/bench.sh suite quick $(ARGS)
 
+.PHONY: bad-night
+bad-night: test-build ## Drain MESSAGES=10000000 under a pinned horizon without vacuum; writes a summary into docs/bad-night
+	@scripts/bad-night.sh
+
 .PHONY: bench-api
 bench-api: setup ## Measure the HTTP API against calling SQL; ARGS="--callers 16 --requests 0" for less
 	@scripts/bench.sh api $(ARGS)
