@@ -10,7 +10,7 @@ use crate::destination::Destination;
 use crate::ids;
 use crate::queue::array;
 use crate::refusal::{Refusal, State};
-use crate::statement::{ByIndex, Rows, Spi, Statement, statement};
+use crate::statement::{Rows, Spi, Statement, statement};
 use crate::usage::{self, Counts};
 use crate::{segments, settings};
 
@@ -63,7 +63,6 @@ impl Limits {
         new: &[&Payload<'_>],
     ) -> Result<(), Refused> {
         let overridden = overridden();
-        let _by_index = ByIndex::begin();
         if !overridden && !new.is_empty() {
             for (place, message) in new.iter().enumerate() {
                 self.check_sender(message.sender).map_err(|refusal| (place, refusal))?;

@@ -57,14 +57,15 @@ impl Statement {
     }
 }
 
-/// An open SPI connection. Not closed by a destructor: after an ERROR, the end of the (sub)transaction closes it.
-pub(crate) struct Spi(());
+/// An open SPI connection, in which plans that are made read by index. Not closed by a destructor: after an ERROR, the end
+/// of the (sub)transaction closes it.
+pub(crate) struct Spi(#[expect(dead_code, reason = "acts when it is dropped")] ByIndex);
 
 impl Spi {
     pub(crate) fn connect() -> Self {
         // SAFETY: plain call; it raises an ERROR rather than fail.
         unsafe { pg_sys::SPI_connect() };
-        Self(())
+        Self(ByIndex::begin())
     }
 
     /// Closes the connection: memory since [`Spi::connect`] goes.
@@ -94,19 +95,30 @@ impl Spi {
     }
 }
 
-/// While it lives, plans that are made read by index. A plan is kept: one that was made while a table was empty would read
-/// the whole of it for long after.
-pub(crate) struct ByIndex {
-    before: bool,
+/// While it lives, plans that are made look rows up by the index of their key. A plan is kept: one that was made while a table
+/// was next to empty would read the whole of it, or of an index, for long after. See `sql/schema/42_queue.sql`.
+struct ByIndex {
+    enable_seqscan: bool,
+    enable_mergejoin: bool,
+    cpu_operator_cost: f64,
+    cpu_index_tuple_cost: f64,
 }
 
 impl ByIndex {
-    pub(crate) fn begin() -> Self {
-        // SAFETY: PostgreSQL's processes have one thread; the planner alone reads it.
+    fn begin() -> Self {
+        // SAFETY: PostgreSQL's processes have one thread; the planner alone reads them.
         unsafe {
-            let before = pg_sys::enable_seqscan;
+            let before = Self {
+                enable_seqscan: pg_sys::enable_seqscan,
+                enable_mergejoin: pg_sys::enable_mergejoin,
+                cpu_operator_cost: pg_sys::cpu_operator_cost,
+                cpu_index_tuple_cost: pg_sys::cpu_index_tuple_cost,
+            };
             pg_sys::enable_seqscan = false;
-            Self { before }
+            pg_sys::enable_mergejoin = false;
+            pg_sys::cpu_operator_cost = 0.0;
+            pg_sys::cpu_index_tuple_cost = 0.0;
+            before
         }
     }
 }
@@ -114,7 +126,12 @@ impl ByIndex {
 impl Drop for ByIndex {
     fn drop(&mut self) {
         // SAFETY: as above; an ERROR of the server comes by here too.
-        unsafe { pg_sys::enable_seqscan = self.before };
+        unsafe {
+            pg_sys::enable_seqscan = self.enable_seqscan;
+            pg_sys::enable_mergejoin = self.enable_mergejoin;
+            pg_sys::cpu_operator_cost = self.cpu_operator_cost;
+            pg_sys::cpu_index_tuple_cost = self.cpu_index_tuple_cost;
+        }
     }
 }
 

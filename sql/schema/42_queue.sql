@@ -4,9 +4,15 @@
 -- Carried from row to row: since (when the message was first due), server (which server queued it: rows of another one are
 -- held), last_attempt (number of its last attempt), tries (attempts that count), refused_by (apps that refused it for good),
 -- avoid (apps that failed in this round).
+--
+-- A session keeps its plans, those too that it made while a table was next to empty, where all indexes seem to cost the same. A plan
+-- that looks up ids by an index that only ends with the id reads the whole of it, later for a million rows. Hence: keys come after the
+-- other indexes, since of equals the planner takes the newest; functions that look up several ids set the costs of descents and of index
+-- entries to 0, since to look up ten seems to cost more than to read a whole index of three; and they compare a server by IS TRUE, which
+-- no index serves.
 
 CREATE TABLE sms_outbox.ready (
-    id sms_outbox.message_id PRIMARY KEY,
+    id sms_outbox.message_id,
     xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     since timestamptz NOT NULL,
     valid_until timestamptz,
@@ -22,11 +28,12 @@ CREATE TABLE sms_outbox.ready (
 CREATE INDEX ready_log ON sms_outbox.ready (server, priority, xid, id);
 CREATE INDEX ready_by_organization ON sms_outbox.ready (organization_id, id);
 CREATE INDEX ready_expiry ON sms_outbox.ready (valid_until) WHERE valid_until IS NOT NULL;
+ALTER TABLE sms_outbox.ready ADD PRIMARY KEY (id);
 COMMENT ON TABLE sms_outbox.ready IS 'Messages that wait and are due. Read by look() as a log in commit-safe order, claimed by key.';
 COMMENT ON COLUMN sms_outbox.ready.xid IS 'Transaction that put the row here: makes late commits visible to readers of the log.';
 
 CREATE TABLE sms_outbox.scheduled (
-    id sms_outbox.message_id PRIMARY KEY,
+    id sms_outbox.message_id,
     due_at timestamptz NOT NULL,
     since timestamptz NOT NULL,
     valid_until timestamptz,
@@ -42,10 +49,11 @@ CREATE TABLE sms_outbox.scheduled (
 CREATE INDEX scheduled_due ON sms_outbox.scheduled (due_at);
 CREATE INDEX scheduled_by_organization ON sms_outbox.scheduled (organization_id, id);
 CREATE INDEX scheduled_expiry ON sms_outbox.scheduled (valid_until) WHERE valid_until IS NOT NULL;
+ALTER TABLE sms_outbox.scheduled ADD PRIMARY KEY (id);
 COMMENT ON TABLE sms_outbox.scheduled IS 'Messages that wait for their time: a datetime in the future, or the end of a backoff.';
 
 CREATE TABLE sms_outbox.lease (
-    id sms_outbox.message_id PRIMARY KEY,
+    id sms_outbox.message_id,
     app_id bigint NOT NULL,
     started_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
@@ -63,12 +71,13 @@ CREATE TABLE sms_outbox.lease (
     released boolean NOT NULL DEFAULT false
 );
 CREATE INDEX lease_expiry ON sms_outbox.lease (expires_at);
+ALTER TABLE sms_outbox.lease ADD PRIMARY KEY (id);
 COMMENT ON COLUMN sms_outbox.lease.server IS 'The server that queued the message and whose claim this is: it serves no others.';
 COMMENT ON COLUMN sms_outbox.lease.released IS 'An operator released held messages meanwhile: if this one goes back to the queue, it is the present server''s.';
 COMMENT ON TABLE sms_outbox.lease IS 'The live attempts. The key allows one a message; (id, attempt, worker) is the token; deleting the row is the fence.';
 
 CREATE TABLE sms_outbox.ended (
-    id sms_outbox.message_id PRIMARY KEY,
+    id sms_outbox.message_id,
     ended_at timestamptz NOT NULL,
     status sms_outbox.dispatch_status NOT NULL CHECK (status IN ('failed', 'dispatch_timeout', 'canceled', 'expired')),
     last_attempt smallint NOT NULL,
@@ -76,6 +85,7 @@ CREATE TABLE sms_outbox.ended (
     reason text NOT NULL
 );
 CREATE INDEX ended_by_status ON sms_outbox.ended (organization_id, status, id);
+ALTER TABLE sms_outbox.ended ADD PRIMARY KEY (id);
 COMMENT ON TABLE sms_outbox.ended IS 'Every end but an accepted attempt. A row goes by retry, by a late acceptance, or by retention.';
 
 -- Dead rows come as fast as messages: clean by a fixed number, not by a share of an empty table.

@@ -55,10 +55,8 @@ BEGIN
         FOREACH parent IN ARRAY ARRAY['message', 'attempt'] LOOP
             leaf := parent || '_p' || to_char(target, 'YYYYMMDD');
             -- LIKE, CHECK, then ATTACH: unlike CREATE TABLE … PARTITION OF it waits for no reader and no writer of the parent.
-            EXECUTE format('CREATE TABLE sms_outbox.%I (LIKE sms_outbox.%I INCLUDING COMMENTS INCLUDING STORAGE, PRIMARY KEY (%s), '
-                           'CONSTRAINT bounds CHECK (id >= %L AND id < %L))',
-                           leaf, parent, CASE parent WHEN 'message' THEN 'id' ELSE 'id, attempt' END,
-                           lower_id, upper_id);
+            EXECUTE format('CREATE TABLE sms_outbox.%I (LIKE sms_outbox.%I INCLUDING COMMENTS INCLUDING STORAGE, '
+                           'CONSTRAINT bounds CHECK (id >= %L AND id < %L))', leaf, parent, lower_id, upper_id);
             -- Named by nobody: seen through the parent only, whose policy then holds. So a leaf lets nobody in.
             EXECUTE format('ALTER TABLE sms_outbox.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', leaf);
             IF parent = 'message' THEN
@@ -69,6 +67,8 @@ BEGIN
                 -- index from end to end where a key look-up would do.
                 EXECUTE format('CREATE INDEX %I ON sms_outbox.%I (organization_id, id) WHERE coalesce(status = ''accepted'', false)', leaf || '_sent', leaf);
             END IF;
+            -- After the other indexes, as in 42_queue.sql.
+            EXECUTE format('ALTER TABLE sms_outbox.%I ADD PRIMARY KEY (%s)', leaf, CASE parent WHEN 'message' THEN 'id' ELSE 'id, attempt' END);
             EXECUTE format('ALTER TABLE sms_outbox.%I ATTACH PARTITION sms_outbox.%I FOR VALUES FROM (%L) TO (%L)',
                            parent, leaf, lower_id, upper_id);
             EXECUTE format('ALTER TABLE sms_outbox.%I DROP CONSTRAINT bounds', leaf);

@@ -21,8 +21,8 @@ CREATE FUNCTION sms_outbox.claim(worker text, ids sms_outbox.message_id[], apps 
                    mobile text, message text, sender text, config jsonb, traceparent text, waited_seconds double precision, organization_id text, segments smallint)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
-    -- Whatever the statistics say: keys are looked up, and the payloads are hashed, not compared each with each.
-    SET enable_seqscan = off SET enable_mergejoin = off SET enable_material = off
+    -- Whatever the statistics say: keys are looked up, by the index of the key, and the payloads are hashed, not compared each with each.
+    SET enable_seqscan = off SET enable_mergejoin = off SET enable_material = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -82,13 +82,13 @@ BEGIN
         SELECT s.app_id, s.organization_id, s.provider_slug, s.state FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps)
     ), locked AS MATERIALIZED (
         SELECT r.* FROM sms_outbox.ready AS r
-         WHERE r.id = ANY (ids) AND r.server = this_server
+         WHERE r.id = ANY (ids) AND (r.server = this_server) IS TRUE
          ORDER BY r.id FOR UPDATE SKIP LOCKED
     ), judged AS MATERIALIZED (
         SELECT k.id, k.app_id, k.place, l.since, l.valid_until, l.server, l.priority, l.last_attempt, l.tries, l.organization_id,
                l.preferred_provider_slug, l.refused_by, l.avoid,
                -- Seen but not locked: somebody else holds it at this moment.
-               CASE WHEN l.id IS NULL AND (SELECT r.id FROM sms_outbox.ready AS r WHERE r.id = k.id AND r.server = this_server) IS NOT NULL THEN 'locked'
+               CASE WHEN l.id IS NULL AND (SELECT r.id FROM sms_outbox.ready AS r WHERE r.id = k.id AND (r.server = this_server) IS TRUE) IS NOT NULL THEN 'locked'
                     WHEN l.id IS NULL OR l.valid_until <= clock_timestamp() THEN 'gone'
                     -- The number of an attempt is a smallint.
                     WHEN l.last_attempt = 32767 THEN 'failed'
@@ -101,6 +101,7 @@ BEGIN
                     ELSE 'app_unavailable' END AS result
           FROM asked AS k LEFT JOIN locked AS l ON l.id = k.id LEFT JOIN app AS s ON s.app_id = k.app_id
     ), taken AS (
+        -- Not by ctid: a version that is younger than this snapshot would be leased, and not be found here.
         DELETE FROM sms_outbox.ready AS r
          WHERE r.id = ANY (ARRAY(SELECT j.id FROM judged AS j WHERE j.result IN ('leased', 'failed')))
     ), leased AS (
@@ -144,8 +145,9 @@ CREATE FUNCTION sms_outbox.leases(worker text)
     SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
     -- Maintenance has ended what was over before its mark. Dead rows of before, which somebody's snapshot keeps, may be millions.
+    -- In no order: the planner would read all of the key for it.
     SELECT l.id, l.attempt, l.app_id, l.started_at, l.expires_at FROM sms_outbox.lease AS l
      WHERE l.expires_at > (SELECT coalesce(max(m.ran_at), '-infinity') FROM sms_outbox.maintenance AS m WHERE m.task = 'time_out mark' AND m.ran_at < clock_timestamp())
-       AND l.worker = leases.worker AND l.server = sms_outbox.server_id() ORDER BY l.id
+       AND l.worker = leases.worker AND l.server = sms_outbox.server_id()
 $$;
 COMMENT ON FUNCTION sms_outbox.leases(text) IS 'The live leases of this worker. After a lost answer of claim, the worker finishes those that it never began as not_sent with error_code claim_answer_lost: that counts as no attempt, and says nothing of the app. Leases from before a promotion are not shown: what the worker finished there may be lost, and such a lease then ends as unclear.';

@@ -57,11 +57,12 @@ BEGIN
     -- Whose number was put on the suppression list meanwhile is not tried again. Apart as well, and only where something failed.
     suppressed := ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.status <> 'accepted' AND sms_outbox.is_suppressed(o.id));
     WITH live AS MATERIALIZED (
-        SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
+        SELECT l.ctid AS tid, l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
           FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
          WHERE conclude.worker IS NULL OR l.worker = conclude.worker
     ), released AS (
-        DELETE FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT v.id FROM live AS v))
+        -- They were locked before this statement's snapshot: their places cannot change.
+        DELETE FROM sms_outbox.lease AS l WHERE l.ctid = ANY (ARRAY(SELECT v.tid FROM live AS v))
     ), counted AS MATERIALIZED (
         SELECT v.*, a.resend_unclear, sms_outbox.is_given_back(v.status, v.error_code) AS given_back,
                v.tries + CASE WHEN v.status IN ('refused_account', 'throttled') THEN 0 WHEN sms_outbox.is_given_back(v.status, v.error_code) THEN 0 ELSE 1 END AS spent,

@@ -62,7 +62,7 @@ COMMENT ON FUNCTION sms_outbox.finish(text, sms_outbox.message_id[], smallint[],
 'Records how attempts ended: element n of each array belongs to message ids[n], attempt attempts[n]. http_statuses, error_codes, error_messages, responses (JSON text), provider_message_ids and retry_after (seconds, for throttled) may hold NULLs. For each says whether this call recorded it and where the message is now. Harmless when repeated. Without the live lease of this worker an outcome changes nothing of a newer attempt; but a definite outcome of an attempt that had ended as unclear, and an acceptance or an unclear end whose claim was lost in a failover, are recorded.';
 
 CREATE FUNCTION sms_outbox.conclude_late(worker text, late sms_outbox.outcome) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     made_by text;
@@ -116,7 +116,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.conclude_late(text, sms_outbox.outcome) IS 'Records an outcome that comes without its live lease, where it still tells something; says whether it did. Internal: finish() calls it.';
 
 CREATE FUNCTION sms_outbox.settle_accepted(accepted sms_outbox.message_id, by_attempt smallint) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     organization text;

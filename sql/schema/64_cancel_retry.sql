@@ -1,7 +1,7 @@
 -- Operators: taking messages back, and giving them another life.
 
 CREATE FUNCTION sms_outbox.cancel_waiting(wanted sms_outbox.message_id[]) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0
 AS $$
 DECLARE
     canceled bigint := 0;
@@ -42,7 +42,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.cancel_waiting(sms_outbox.message_id[]) IS 'Ends those of the messages that wait as canceled; returns how many. Internal: both forms of cancel() call it.';
 
 CREATE FUNCTION sms_outbox.only_visible(id sms_outbox.message_id) RETURNS sms_outbox.message_id[]
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     visible CONSTANT text := sms_outbox.visible_organization();
@@ -60,7 +60,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.only_visible(sms_outbox.message_id) IS 'The message, for a caller that may see it; refuses with P0002 otherwise. Internal: cancel() and retry() call it.';
 
 CREATE FUNCTION sms_outbox.cancel(id sms_outbox.message_id) RETURNS sms_outbox.dispatch_status
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     now_is sms_outbox.dispatch_status;
@@ -76,7 +76,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.cancel(sms_outbox.message_id) IS 'Takes back a message that waits: no request is made for it any more. Refuses with 55000 and its present state when it is beyond that, with P0002 when there is none.';
 
 CREATE FUNCTION sms_outbox.requeue_ended(wanted sms_outbox.message_id[]) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0
 AS $$
 DECLARE
     moved bigint;
@@ -113,7 +113,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.requeue_ended(sms_outbox.message_id[]) IS 'Puts ended messages back into the queue with fresh attempts; returns how many. Internal: both forms of retry() call it.';
 
 CREATE FUNCTION sms_outbox.retry(id sms_outbox.message_id) RETURNS sms_outbox.dispatch_status
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     wanted CONSTANT sms_outbox.message_id[] := sms_outbox.only_visible(id);
