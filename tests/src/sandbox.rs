@@ -57,13 +57,22 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts one on a free port and waits until it says where it listens.
     pub async fn start() -> Result<Self> {
+        Self::run("127.0.0.1:0", &run::fresh("journal")?, &[]).await
+    }
+
+    /// One that rules alone tell what to do: where a long run counts recipients up, their numbers mean nothing.
+    pub async fn start_plain() -> Result<Self> {
         Self::start_at("127.0.0.1:0", &run::fresh("journal")?).await
     }
 
-    /// Starts one on an address, for example that of one that was killed, whose journal it may go on with.
+    /// Starts a plain one on an address, for example that of one that was killed, whose journal it may go on with.
     pub async fn start_at(address: &str, journal: &Path) -> Result<Self> {
+        Self::run(address, journal, &["--no-magic-numbers"]).await
+    }
+
+    async fn run(address: &str, journal: &Path, options: &[&str]) -> Result<Self> {
         let mut command = worker::command("sandbox")?;
-        command.args(["--listen", address, "--requests"]).arg(journal);
+        command.args(["--listen", address, "--requests"]).arg(journal).args(options);
         let noted_before = u64::try_from(noted(journal)?.lines().count())?;
         let mut process = Process::spawn("sandbox", command, &run::fresh("sandbox")?, Signal::KILL)?;
         let told = async || {

@@ -45,7 +45,7 @@ impl Stage {
         database.sql(&format!("ALTER DATABASE soak SET sms_outbox.lease_timeout = '{LEASE_SECONDS}s'")).await?;
         let mut providers = Vec::new();
         for _ in 0..PROVIDERS {
-            providers.push(Sandbox::start().await?);
+            providers.push(Sandbox::start_plain().await?);
         }
         for organization in ORGANIZATIONS {
             for (place, provider) in providers.iter().enumerate() {
