@@ -21,7 +21,7 @@ async fn with_dead_rows(major: Major) -> Result<(Queue, tokio_postgres::Client)>
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM sms_outbox.organization").await?;
     queue
         .sql(&format!(
-            "CREATE TABLE public.old AS SELECT n, ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid::sms_outbox.message_id AS id, now() - interval '1 hour' AS at
+            "CREATE TABLE public.old AS SELECT n, (left(sms_outbox.id_floor(now() - interval '1 hour')::uuid::text, 24) || lpad(to_hex(n), 12, '0'))::uuid::sms_outbox.message_id AS id, now() - interval '1 hour' AS at
                 FROM generate_series(1, {DEAD}) AS n;
              INSERT INTO sms_outbox.lease (id, app_id, started_at, expires_at, since, server, attempt, priority, tries, organization_id, worker)
              SELECT id, {app}, at, at, at, sms_outbox.server_id(), 1, 1, 0, 'shop', 'w' FROM public.old;
