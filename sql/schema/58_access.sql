@@ -120,8 +120,9 @@ BEGIN
             UPDATE sms_outbox.api_key AS k SET last_used_at = clock_timestamp()
              WHERE k.key_id = (SELECT f.key_id FROM sms_outbox.api_key AS f WHERE f.key_id = enter.key_id FOR NO KEY UPDATE SKIP LOCKED);
         END IF;
+    ELSE
+        PERFORM sms_outbox.check_organization_id(organization);
     END IF;
-    PERFORM sms_outbox.check_organization_id(organization);
     PERFORM set_config('request.jwt.claims', json_build_object('organization_id', organization)::text, true);
     RETURN organization;
 END

@@ -12,6 +12,7 @@ use serde_json::json;
 use sms_outbox_bench::measure::{Caller, Round, median, round};
 use sms_outbox_bench::say;
 use sms_outbox_tests::api::Api;
+use sms_outbox_tests::database::connect;
 use sms_outbox_tests::{Cluster, Database, Major};
 use tokio_postgres::Statement;
 
@@ -115,7 +116,8 @@ impl Bench {
     async fn sql(&self, kind: &Kind, callers: u16) -> Result<Vec<Sql>> {
         let mut made = Vec::new();
         for _ in 0..callers {
-            let client = self.database.connect_as("app").await?;
+            // By TCP, as the API's own connections.
+            let client = connect(&self.database.url("app")).await?;
             let statement = client.prepare(kind.statement).await?;
             made.push(Sql { client, statement, argument: kind.argument.clone() });
         }
