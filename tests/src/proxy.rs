@@ -62,6 +62,7 @@ struct Shared {
     idle: watch::Sender<Option<Duration>>,
     connections: AtomicU64,
     injected: AtomicU64,
+    round_trips: AtomicU64,
 }
 
 impl Shared {
@@ -98,6 +99,7 @@ impl Proxy {
             idle: watch::Sender::new(None),
             connections: AtomicU64::new(0),
             injected: AtomicU64::new(0),
+            round_trips: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { port, shared, accepting })
@@ -138,6 +140,11 @@ impl Proxy {
     /// How many connections it has broken.
     pub fn injected(&self) -> u64 {
         self.shared.injected.load(Ordering::Relaxed)
+    }
+
+    /// How often clients have waited for an answer of a PostgreSQL server.
+    pub fn round_trips(&self) -> u64 {
+        self.shared.round_trips.load(Ordering::Relaxed)
     }
 
     /// How many connections clients have made.
@@ -192,6 +199,7 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
                     let answers = |at: &Moment| matches!(at, Moment::AnswerTo(words) if statement.contains(words));
                     once_answered = once_answered.or_else(|| shared.take(answers));
                 }
+                shared.round_trips.fetch_add(tap.take_round_trips(), Ordering::Relaxed);
                 server.write_all(bytes).await?;
             }
             read = server.read(&mut answer) => {

@@ -75,6 +75,11 @@ impl Worker {
         Self::options_of(database, command("worker")?)
     }
 
+    /// Starts one that is another program: one with the command's code and more.
+    pub fn options_by<'a>(database: &'a Database, program: &Path) -> Result<Options<'a>> {
+        Self::options_of(database, command_of(program, "worker")?)
+    }
+
     /// Starts one that does something at fail points, in the words of the crate `fail`: `claimed=pause`.
     pub fn options_at<'a>(database: &'a Database, points: &str) -> Result<Options<'a>> {
         let mut command = command_of(&paths::command_with_failpoints()?, "worker")?;

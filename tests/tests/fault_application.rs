@@ -190,12 +190,18 @@ async fn days_that_ran_out_stop_nobody(major: Major) -> Result<()> {
     let _worker = shop.worker()?.start().await?;
     let mut fault = Fault::new("5", "no partition ahead", major);
     let session = shop.database.connect_as("app").await?;
+    // Maintenance passes over a task that another session holds.
+    let holder = shop.database.connect().await?;
+    holder
+        .batch_execute(
+            "INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES ('partitions', now()) ON CONFLICT (task) DO NOTHING;
+             BEGIN; SELECT FROM sms_outbox.maintenance WHERE task = 'partitions' FOR UPDATE",
+        )
+        .await?;
     shop.database
         .sql(
             "CREATE TABLE public.orders (number integer PRIMARY KEY);
              GRANT INSERT ON public.orders TO app;
-             INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES ('partitions', 'infinity')
-                 ON CONFLICT (task) DO UPDATE SET ran_at = excluded.ran_at;
              DO $$ DECLARE day record; last date := (now() AT TIME ZONE 'UTC')::date - 1; parent text; leaf text; BEGIN
                  FOR day IN SELECT * FROM sms_outbox.partitions() LOOP
                      EXECUTE format('DROP TABLE %s, %s', day.message, day.attempt);
@@ -221,7 +227,8 @@ async fn days_that_ran_out_stop_nobody(major: Major) -> Result<()> {
     ensure!(status == "critical", "health says {status}");
 
     // Maintenance comes back, and the days with it.
-    shop.database.sql("UPDATE sms_outbox.maintenance SET ran_at = '-infinity' WHERE task = 'partitions'").await?;
+    let release = "UPDATE sms_outbox.maintenance SET ran_at = '-infinity' WHERE task = 'partitions'; COMMIT";
+    holder.batch_execute(release).await?;
     shop.database.wait_until("health is well", &format!("SELECT ({check}) = 'ok'")).await?;
     session.batch_execute("BEGIN").await?;
     let next = shop.queue_by(&session, "shop", 1, "").await?;

@@ -16,6 +16,7 @@ pub(super) struct Tap {
     prepared: HashMap<Vec<u8>, String>,
     seen: Vec<String>,
     tail: Vec<u8>,
+    round_trips: u64,
 }
 
 impl Tap {
@@ -25,6 +26,8 @@ impl Tap {
         self.tail.clear();
         let mut run = Vec::new();
         while let Some((kind, body)) = self.message() {
+            // Sync and Query: after these the client waits.
+            self.round_trips += u64::from(matches!(kind, b'S' | b'Q'));
             let statement = match kind {
                 b'Q' => Some(text(&body)),
                 b'B' => words(&body).nth(1).and_then(|name| self.prepared.get(name)).cloned(),
@@ -45,6 +48,11 @@ impl Tap {
             }
         }
         run
+    }
+
+    /// How often the client has waited for an answer since this was last asked.
+    pub(super) fn take_round_trips(&mut self) -> u64 {
+        std::mem::take(&mut self.round_trips)
     }
 
     /// Takes bytes of the server; whether they end with its being ready.
