@@ -79,7 +79,8 @@ BEGIN
           FROM unnest(ids, apps) WITH ORDINALITY AS u (id, app_id, place)
          WHERE u.id IS NOT NULL ORDER BY u.id, u.place
     ), app AS MATERIALIZED (
-        SELECT s.app_id, s.organization_id, s.provider_slug, s.state FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps)
+        SELECT s.app_id, s.organization_id, s.provider_slug, s.state, a.config
+          FROM sms_outbox.app_state AS s JOIN sms_outbox.organization_app AS a ON a.app_id = s.app_id WHERE s.app_id = ANY (apps)
     ), locked AS MATERIALIZED (
         SELECT r.* FROM sms_outbox.ready AS r
          WHERE r.id = ANY (ids) AND (r.server = this_server) IS TRUE
@@ -131,7 +132,7 @@ BEGIN
            CASE j.result WHEN 'leased' THEN greatest(extract(epoch FROM clock_timestamp() - j.since), 0)::double precision END,
            j.organization_id, m.segments
       FROM judged AS j
-      LEFT JOIN sms_outbox.organization_app AS a ON a.app_id = j.app_id AND j.result = 'leased'
+      LEFT JOIN app AS a ON a.app_id = j.app_id AND j.result = 'leased'
       LEFT JOIN sms_outbox.message AS m ON m.id = j.id AND m.id = ANY (ids) AND m.id BETWEEN lowest AND highest AND j.result = 'leased'
      ORDER BY j.place;
 END

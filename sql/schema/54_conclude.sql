@@ -38,12 +38,14 @@ DECLARE
     accepted_before sms_outbox.message_id[];
     unclear_before sms_outbox.message_id[];
     suppressed sms_outbox.message_id[];
+    held tid[];
     concluded sms_outbox.concluded[];
 BEGIN
     -- In a statement of its own, so that what follows sees what was committed while this waited. In order of the id, and leases of
     -- newer attempts too, which a late outcome needs (settle_accepted): opposite orders would deadlock. A lease that maintenance
     -- takes at this moment is waited for, and is then gone.
-    PERFORM FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE;
+    SELECT array_agg(k.tid) INTO held
+      FROM (SELECT l.ctid AS tid FROM sms_outbox.lease AS l WHERE l.id = ANY (ARRAY(SELECT o.id FROM unnest(outcomes) AS o)) ORDER BY l.id FOR UPDATE) AS k;
     -- Another attempt of the message may have been accepted after all: then nothing of it is tried again. Or it is unclear still:
     -- then it is never said to have failed. Asked apart, and not where a first attempt was accepted: inside the statement below it
     -- would open every partition at each call. A first attempt that was not may stand beside one whose claim a failover lost.
@@ -57,11 +59,11 @@ BEGIN
     -- Whose number was put on the suppression list meanwhile is not tried again. Apart as well, and only where something failed.
     suppressed := ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.status <> 'accepted' AND sms_outbox.is_suppressed(o.id));
     WITH live AS MATERIALIZED (
+        -- By place, without another look-up: rows that were locked before this statement's snapshot stay where they are.
         SELECT l.ctid AS tid, l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
           FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
-         WHERE conclude.worker IS NULL OR l.worker = conclude.worker
+         WHERE l.ctid = ANY (held) AND (conclude.worker IS NULL OR l.worker = conclude.worker)
     ), released AS (
-        -- They were locked before this statement's snapshot: their places cannot change.
         DELETE FROM sms_outbox.lease AS l WHERE l.ctid = ANY (ARRAY(SELECT v.tid FROM live AS v))
     ), counted AS MATERIALIZED (
         SELECT v.*, a.resend_unclear, sms_outbox.is_given_back(v.status, v.error_code) AS given_back,
