@@ -158,6 +158,9 @@ async fn run(arguments: RunArguments) -> Result<()> {
     let peers = chosen(&arguments.peers)?;
     let parts = if arguments.parts.is_empty() { Part::value_variants().to_vec() } else { arguments.parts };
     let results = arguments.results.clone().unwrap_or_else(committed);
+    if arguments.results.is_none() {
+        std::fs::create_dir_all(paths::checkout("docs/benchmarks"))?;
+    }
     let given: Vec<String> = std::env::args().skip(2).collect();
     let command =
         if given.is_empty() { "make bench".to_owned() } else { format!("make bench ARGS=\"{}\"", given.join(" ")) };
