@@ -26,7 +26,6 @@ async fn are_shared_by_many_messages(major: Major) -> Result<()> {
     shop.queue_many("shop", MESSAGES, "").await?;
     shop.wait_until_settled().await?;
     let each = (proxy.round_trips() - before) as f64 / f64::from(MESSAGES);
-    println!("{each:.3} round trips a message");
     // A look, a claim and a finish are three for a batch; one of thirty messages is a small one.
     ensure!(each > 0.0 && each <= 0.1, "{each:.3} round trips a message");
     ensure!(worker.drain().await?.success(), "{}", worker.log());
