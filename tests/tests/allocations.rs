@@ -23,7 +23,7 @@ const COUNT_FILE: &str = "ALLOCATIONS_FILE";
 
 const MESSAGES: i32 = 3000;
 
-/// A row to read, an HTTP request with its answer, and a row to write: 139 were counted (128 connections kept, logs at warn).
+/// A row to read, an HTTP request with its answer, and a row to write: 139 were counted.
 const MOST: f64 = 220.0;
 
 fn main() -> ExitCode {
