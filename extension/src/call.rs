@@ -76,8 +76,7 @@ impl Call {
     /// Argument `n` of type bytea.
     pub(crate) fn bytes(&self, n: usize) -> Option<&[u8]> {
         // SAFETY: the argument is declared bytea; the detoasted copy lives in the context of this call.
-        self.datum(n)
-            .map(|datum| unsafe { varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) })
+        self.datum(n).map(|datum| unsafe { bytes_of(datum) })
     }
 
     /// Argument `n` of type integer.
@@ -93,6 +92,15 @@ impl Call {
 pub(crate) unsafe fn text_of<'a>(datum: Datum) -> Option<&'a str> {
     // SAFETY: by the caller's promise.
     unsafe { text_to_rust_str(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())).ok() }
+}
+
+/// The bytes behind a datum.
+///
+/// # Safety
+/// `datum` is a bytea that lives as long as the result is used.
+pub(crate) unsafe fn bytes_of<'a>(datum: Datum) -> &'a [u8] {
+    // SAFETY: by the caller's promise.
+    unsafe { varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }
 }
 
 /// A text for SQL, in the current memory context.

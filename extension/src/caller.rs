@@ -18,6 +18,9 @@ static ROLE_BINDINGS: Statement = statement!("role_bindings", [OIDOID, OIDOID]);
 /// A binding that leaves the organization to each transaction.
 const PER_TRANSACTION: &str = "*";
 
+/// The setting in which PostgREST and the API leave the claims of a transaction.
+pub(crate) const CLAIMS: &CStr = c"request.jwt.claims";
+
 /// Group of the logins of the API, which are never trusted for all organizations.
 const API_GROUP: &CStr = c"sms_outbox_api";
 
@@ -115,11 +118,11 @@ pub(crate) fn none_named() -> Refusal {
     .with_hint("Set the claim organization_id in request.jwt.claims, or SET LOCAL sms_outbox.organization_id.")
 }
 
-/// `organization_id` of the claims that PostgREST and the API leave in the transaction.
+/// `organization_id` of the transaction's claims.
 fn claim() -> Result<Option<String>, Refusal> {
     // SAFETY: a placeholder or no setting at all; the value is copied before anything can change it.
     let claims = unsafe {
-        let value = pg_sys::GetConfigOption(c"request.jwt.claims".as_ptr(), true, false);
+        let value = pg_sys::GetConfigOption(CLAIMS.as_ptr(), true, false);
         if value.is_null() { return Ok(None) } else { CStr::from_ptr(value).to_string_lossy().into_owned() }
     };
     #[derive(serde::Deserialize)]
@@ -166,14 +169,7 @@ fn visible_organization(_: &Call) -> Reply {
     })
 }
 
-/// `sms_outbox.digests_equal()`: in the same time wherever they differ.
-fn digests_equal(call: &Call) -> Reply {
-    let (Some(one), Some(other)) = (call.bytes(0), call.bytes(1)) else { return Ok(None) };
-    Ok(Some(Datum::from(bool::from(subtle::ConstantTimeEq::ct_eq(one, other)))))
-}
-
 sql_function!(visible_organization_wrapper, pg_finfo_visible_organization_wrapper, visible_organization);
-sql_function!(digests_equal_wrapper, pg_finfo_digests_equal_wrapper, digests_equal);
 
 #[cfg(test)]
 mod tests {

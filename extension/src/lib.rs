@@ -18,6 +18,7 @@ mod destination;
 mod element;
 mod enqueue;
 mod enqueue_many;
+mod enter;
 mod facts;
 mod ids;
 mod launcher;

@@ -12,6 +12,8 @@ pub(crate) enum State {
     InvalidArgument,
     /// 22P02: a text is no value of the type.
     InvalidText,
+    /// 28000: nobody knows the caller.
+    Unauthorized,
     /// 40001: try the transaction again.
     SerializationFailure,
     /// 42501: not for this caller.
@@ -27,6 +29,7 @@ impl State {
         match self {
             Self::InvalidArgument => b"22023",
             Self::InvalidText => b"22P02",
+            Self::Unauthorized => b"28000",
             Self::SerializationFailure => b"40001",
             Self::Forbidden => b"42501",
             Self::LimitReached => b"53400",

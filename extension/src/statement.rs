@@ -165,6 +165,12 @@ impl Rows {
         self.get(row, column).and_then(|datum| unsafe { crate::call::text_of(datum) })
     }
 
+    /// A column of type bytea.
+    pub(crate) fn bytes(&self, row: usize, column: usize) -> Option<&[u8]> {
+        // SAFETY: the statement declares the column bytea; it lives as long as these rows.
+        self.get(row, column).map(|datum| unsafe { crate::call::bytes_of(datum) })
+    }
+
     /// A column of type boolean; NULL is false.
     pub(crate) fn flag(&self, row: usize, column: usize) -> bool {
         self.get(row, column).is_some_and(|datum| datum.value() as u8 != 0)

@@ -60,6 +60,11 @@ CREATE FUNCTION sms_outbox.visible_organization() RETURNS text
 COMMENT ON FUNCTION sms_outbox.visible_organization() IS
 'Whose rows the caller sees: an organization''s, * for every organization''s, NULL for none. By what bind_role() ties the login or the role of SET ROLE to; else by the claim organization_id of request.jwt.claims; else by the setting sms_outbox.organization_id. Refuses (42501) where a weaker one names another organization than a stronger one. Row security asks it.';
 
+CREATE FUNCTION sms_outbox.enter(scope text, key_id text, key_digest bytea, organization_id text DEFAULT NULL) RETURNS text
+    LANGUAGE c VOLATILE SECURITY DEFINER PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'enter_wrapper';
+COMMENT ON FUNCTION sms_outbox.enter(text, text, bytea, text) IS 'How each request of the HTTP API begins: from here to the end of the transaction it acts for one organization, which is returned. With a key: key_id and the SHA-256 of the whole key; an organization named beside must be the key''s. Without (NULL): the API has checked a session token, and names its organization. Refuses with 28000 a key that is unknown, wrong, expired or revoked, all alike; with 42501 (missing_scope, organization_mismatch) one that may not. For sms_outbox_api.';
+
 CREATE FUNCTION sms_outbox.overrides_limits() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'overrides_limits_wrapper';
 COMMENT ON FUNCTION sms_outbox.overrides_limits() IS 'Whether limits and suppression lists do not hold for the caller: an operator who has set sms_outbox.override_limits.';
@@ -69,10 +74,6 @@ COMMENT ON FUNCTION sms_outbox.overrides_limits() IS 'Whether limits and suppres
 CREATE FUNCTION sms_outbox.counts_refusals() RETURNS boolean
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'counts_refusals_wrapper';
 COMMENT ON FUNCTION sms_outbox.counts_refusals() IS 'Whether this server counts what limits refuse: with sms_outbox in shared_preload_libraries.';
-
-CREATE FUNCTION sms_outbox.digests_equal(one bytea, other bytea) RETURNS boolean
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'digests_equal_wrapper';
-COMMENT ON FUNCTION sms_outbox.digests_equal(bytea, bytea) IS 'Whether two digests are equal, in a time that does not tell where they differ.';
 
 CREATE FUNCTION sms_outbox.normalize_mobile(mobile text, region text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'normalize_mobile_wrapper';
@@ -95,8 +96,8 @@ CREATE FUNCTION sms_outbox.wake() RETURNS void
 COMMENT ON FUNCTION sms_outbox.wake() IS 'Asks for one wake-up of the workers when this transaction commits, in the way of the setting sms_outbox.wakeup.';
 
 REVOKE ALL ON FUNCTION sms_outbox.enqueue_text(text, text, text, text, text, text, jsonb, text, integer, text), sms_outbox.enqueue_many(jsonb, text),
-                       sms_outbox.visible_organization(), sms_outbox.overrides_limits(), sms_outbox.counts_refusals(),
-                       sms_outbox.digests_equal(bytea, bytea),
+                       sms_outbox.visible_organization(), sms_outbox.enter(text, text, bytea, text), sms_outbox.overrides_limits(),
+                       sms_outbox.counts_refusals(),
                        sms_outbox.normalize_mobile(text, text), sms_outbox.measure(text), sms_outbox.server_id(),
                        sms_outbox.setting(text), sms_outbox.wake() FROM PUBLIC;
 

@@ -115,6 +115,8 @@ async fn holds_to_scope_and_organization(major: Major) -> Result<()> {
         let error = error.as_db_error().context("a database error")?;
         assert_eq!((error.code().code(), error.constraint()), ("42501", Some(code)));
     }
+    let without_scope = format!("SELECT sms_outbox.enter(NULL, '{id}', sha256(convert_to('{key}', 'UTF8')))");
+    assert_eq!(refused(&api, &without_scope).await?.constraint(), Some("missing_scope"));
     assert_eq!(enter(&api, "read", &key, &id, Some("shop")).await?, "shop");
     // A verified token needs no key, but a name that can be one.
     let row = api.query_one("SELECT sms_outbox.enter('read', NULL, NULL, 'other')", &[]).await?;
