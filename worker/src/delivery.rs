@@ -1,19 +1,20 @@
 //! The delivery of one attempt: a lease goes in, how it ended comes out.
 
+mod accounts;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{Instrument, field};
 
-use serde_json::Value;
-
+use self::accounts::Accounts;
 use crate::message::AttemptStatus;
 use crate::metrics;
 use crate::outbox::{self, Lease, Outcome};
 use crate::provider::credential::Credentials;
 use crate::provider::http::Client;
 use crate::provider::redact::Redaction;
-use crate::provider::{Provider, Registry, Request, Response, Sms, Verdict, config};
+use crate::provider::{Account, Provider, Registry, Request, Response, Sms, Verdict, config};
 use crate::trace::{self, TraceParent};
 
 /// With less than this left of a lease no request is begun.
@@ -44,13 +45,14 @@ pub struct Delivery {
     client: Client,
     registry: Registry,
     credentials: Arc<Credentials>,
+    accounts: Accounts,
     options: DeliveryOptions,
 }
 
 impl Delivery {
     /// Delivers through these providers by this client.
     pub fn new(client: Client, registry: Registry, options: DeliveryOptions) -> Self {
-        Self { client, registry, credentials: Arc::default(), options }
+        Self { client, registry, credentials: Arc::default(), accounts: Accounts::default(), options }
     }
 
     /// With what sealed and referred credentials are resolved.
@@ -79,30 +81,27 @@ impl Delivery {
     async fn deliver_by(&self, provider: &dyn Provider, lease: &Lease, sms: &Sms<'_>, claimed_at: Instant) -> Outcome {
         let fields = provider.fields();
         // Files of credentials are few, small and local: not worth a thread of their own.
-        match self.credentials.resolve(&lease.organization, &lease.slug, fields, &lease.config) {
-            Ok(config) => {
-                let end = self.attempt(provider, &config, lease, sms, claimed_at).await;
-                end.outcome(sms, config::secrets(fields, &config))
-            }
+        let config = match self.credentials.resolve(&lease.organization, &lease.slug, fields, &lease.config) {
+            Ok(config) => config,
             Err(error) => {
                 let fault = format!("The app's credentials are not to be had: {error}");
-                End::unusable("credential_unavailable", fault).outcome(sms, config::secrets(fields, &lease.config))
+                let end = End::unusable("credential_unavailable", fault);
+                return end.outcome(sms, config::secrets(fields, &lease.config));
+            }
+        };
+        match self.accounts.open(lease.app, provider, &config) {
+            Ok(app) => {
+                let end = self.attempt(&*app.account, lease, sms, claimed_at).await;
+                end.outcome(sms, app.secrets.iter().map(String::as_str).collect())
+            }
+            Err(error) => {
+                let end = End::unusable("config_invalid", format!("The app cannot be used: {error}"));
+                end.outcome(sms, config::secrets(fields, &config))
             }
         }
     }
 
-    async fn attempt(
-        &self,
-        provider: &dyn Provider,
-        config: &Value,
-        lease: &Lease,
-        sms: &Sms<'_>,
-        claimed_at: Instant,
-    ) -> End {
-        let account = match provider.open(config) {
-            Ok(account) => account,
-            Err(error) => return End::unusable("config_invalid", format!("The app cannot be used: {error}")),
-        };
+    async fn attempt(&self, account: &dyn Account, lease: &Lease, sms: &Sms<'_>, claimed_at: Instant) -> End {
         let request = match account.request(sms) {
             Ok(request) => request,
             Err(verdict) => return End::unsent(verdict),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
-use super::Token;
 use super::heart::Counters;
+use super::{Gather, Token};
 use crate::failpoint::{self, Point};
 use crate::logging::Told;
 use crate::message::AttemptStatus;
@@ -26,15 +27,26 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs until no attempt can end any more. Each outcome is held until the database has it, however long that is away:
-/// what a provider said is known here alone.
+/// what a provider said is known here alone. Few wait for more, a moment.
 pub(super) async fn run<O: Outbox>(
     outbox: Arc<O>,
     mut ended: mpsc::Receiver<Finish>,
     settled: mpsc::Sender<Settled>,
     counters: Arc<Counters>,
+    gather: Gather,
 ) {
     let mut finishes = Vec::with_capacity(LARGEST_BATCH);
+    let mut next_small = Instant::now();
     while ended.recv_many(&mut finishes, LARGEST_BATCH).await > 0 {
+        while finishes.len() < gather.enough.min(LARGEST_BATCH) {
+            let room = LARGEST_BATCH - finishes.len();
+            tokio::select! {
+                biased;
+                more = ended.recv_many(&mut finishes, room) => if more == 0 { break },
+                () = sleep_until(next_small) => break,
+            }
+        }
+        next_small = Instant::now() + gather.patience;
         failpoint::reach(Point::Finish).await;
         let lost = record(&*outbox, &finishes).await;
         failpoint::reach(Point::Finished).await;

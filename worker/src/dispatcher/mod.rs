@@ -30,6 +30,21 @@ use crate::scheduler::Scheduler;
 /// How often leases are compared with what is in flight: an answer of `claim` may have been lost.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Few large calls beat many small ones: most of what a small one costs the database does not depend on its size. So a small
+/// claim, and a small batch of outcomes, begins no sooner than `patience` after the one before; the first after a lull at once.
+#[derive(Clone, Copy, Debug)]
+struct Gather {
+    /// A call for so many messages is not small.
+    enough: usize,
+    patience: Duration,
+}
+
+impl Gather {
+    fn new(concurrency: usize) -> Self {
+        Self { enough: concurrency / 4, patience: Duration::from_millis(5) }
+    }
+}
+
 /// Pause after an error of the database, so that a restarting one is not stormed.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,6 +89,7 @@ pub struct Dispatcher<O, D> {
     deliver: Arc<D>,
     scheduler: Scheduler,
     options: Options,
+    gather: Gather,
     signals: Signals,
     started: Instant,
     in_flight: HashMap<Token, AppId>,
@@ -86,6 +102,10 @@ pub struct Dispatcher<O, D> {
     /// Something was claimed since the last look: what is held in memory may run short.
     claimed_since_look: bool,
     next_reconcile: Duration,
+    /// No small claim before this.
+    next_small_claim: Duration,
+    /// A small claim waits for that time.
+    holds_back: bool,
     not_before: Duration,
     told: Told,
 }
@@ -95,12 +115,14 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
     pub fn new(outbox: Arc<O>, deliver: Arc<D>, scheduler: Scheduler, options: Options, signals: Signals) -> Self {
         let (ended, unrecorded) = mpsc::channel(options.concurrency.max(1));
         let (report, settled) = mpsc::channel(options.concurrency.max(1));
-        tokio::spawn(finisher::run(outbox.clone(), unrecorded, report, signals.counters.clone()));
+        let gather = Gather::new(options.concurrency);
+        tokio::spawn(finisher::run(outbox.clone(), unrecorded, report, signals.counters.clone(), gather));
         Self {
             outbox,
             deliver,
             scheduler,
             options,
+            gather,
             signals,
             started: Instant::now(),
             in_flight: HashMap::new(),
@@ -111,6 +133,8 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
             next_look: Duration::ZERO,
             claimed_since_look: false,
             next_reconcile: RECONCILE_INTERVAL,
+            next_small_claim: Duration::ZERO,
+            holds_back: false,
             not_before: Duration::ZERO,
             told: Told::default(),
         }
@@ -198,10 +222,17 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
     /// Claims what the scheduler picks, and begins the attempts.
     async fn claim(&mut self) -> Result<bool, OutboxError> {
         let free = self.options.concurrency.saturating_sub(self.in_flight.len());
+        let most = free.min(self.scheduler.held());
+        let is_small = (1..self.gather.enough).contains(&most);
+        self.holds_back = is_small && self.now() < self.next_small_claim;
+        if self.holds_back {
+            return Ok(false);
+        }
         let claims = self.scheduler.plan(self.now(), free);
         if claims.is_empty() {
             return Ok(false);
         }
+        self.next_small_claim = self.now() + self.gather.patience;
         // Before the call: the lease begins while it runs, and must never end before our own count of it.
         let asked = Instant::now();
         failpoint::reach(Point::Claim).await;
@@ -293,6 +324,9 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         let mut until = self.next_look.min(self.next_reconcile);
         if let Some(wake) = self.scheduler.next_wake() {
             until = until.min(wake);
+        }
+        if self.holds_back {
+            until = until.min(self.next_small_claim);
         }
         let pause = until.max(self.not_before).saturating_sub(now);
         let wake = self.signals.wake.clone();

@@ -73,7 +73,7 @@ async fn finish_all(outbox: Picky, finishes: &[Finish]) -> (Vec<Finish>, Settled
         ended.send(finish.clone()).await.unwrap();
     }
     drop(ended);
-    run(outbox.clone(), unrecorded, report, Arc::default()).await;
+    run(outbox.clone(), unrecorded, report, Arc::default(), Gather::new(1)).await;
     let settled = settled.recv().await.unwrap();
     (outbox.taken.lock().unwrap().clone(), settled)
 }
@@ -95,4 +95,26 @@ async fn what_somebody_can_mend_is_waited_for() {
     let finishes = [accepted(MessageId(Uuid::from_u128(1)), "good")];
     let (taken, settled) = finish_all(outbox, &finishes).await;
     assert_eq!((taken, settled.lost.len()), (finishes.to_vec(), 0));
+}
+
+#[tokio::test]
+async fn few_wait_for_more_but_not_the_first_after_a_lull() {
+    let one = |number| accepted(MessageId(Uuid::from_u128(number)), "good");
+    for (patience, counts, wait) in
+        [(Duration::from_hours(1), vec![1, 10], 300), (Duration::from_nanos(1), vec![1, 3, 7], 60_000)]
+    {
+        let (ended, unrecorded) = mpsc::channel(100);
+        let (report, mut settled) = mpsc::channel(100);
+        let gather = Gather { enough: 10, patience };
+        tokio::spawn(run(Arc::new(Picky::default()), unrecorded, report, Arc::default(), gather));
+        let mut recorded = Vec::new();
+        for sent in [1, 3, 7] {
+            for number in 0..sent {
+                ended.send(one(number)).await.unwrap();
+            }
+            let shortly = tokio::time::timeout(Duration::from_millis(wait), settled.recv());
+            recorded.extend(shortly.await.ok().flatten().map(|settled| settled.over.len()));
+        }
+        assert_eq!(recorded, counts);
+    }
 }
