@@ -91,9 +91,11 @@ async fn commits_late(major: Major, pause: Duration) -> Result<()> {
         late.push((session, [first, second].concat()));
     }
     let prepared = shop.database.connect_as("app").await?;
+    // Named for the whole server, which other tests share.
+    let transaction = shop.database.name().to_owned();
     prepared.batch_execute("BEGIN").await?;
     let in_two_phases = shop.queue_by(&prepared, "shop", 2, "").await?;
-    prepared.batch_execute("PREPARE TRANSACTION 'late'").await?;
+    prepared.batch_execute(&format!("PREPARE TRANSACTION '{transaction}'")).await?;
 
     let until = Instant::now() + pause;
     let mut others = 0;
@@ -109,7 +111,7 @@ async fn commits_late(major: Major, pause: Duration) -> Result<()> {
         fault.injected(1);
         all_sent(&shop, sms).await?;
     }
-    prepared.batch_execute("COMMIT PREPARED 'late'").await?;
+    prepared.batch_execute(&format!("COMMIT PREPARED '{transaction}'")).await?;
     fault.injected(1);
     all_sent(&shop, &in_two_phases).await?;
     ensure!(shop.close_fault(fault).await?.accepted == others + 14);
