@@ -196,12 +196,13 @@ impl Scheduler {
     }
 
     /// Organizations with waiting messages whose apps are unknown, were contradicted by a claim, or were read more
-    /// than a second ago. Those that nothing waits for are forgotten.
+    /// than a second ago. Old ones that nothing waits for are forgotten.
     pub fn organizations_needing_apps(&mut self, now: Duration) -> Vec<OrganizationId> {
         let (window, rooms) = (&self.window, &mut self.rooms);
         self.apps.retain(|organization, apps| {
             let fresh = |app: &App| rooms.get_mut(&app.id).is_none_or(|room| room.is_fresh(now));
-            let forget = !window.has_lane(organization) && apps.list.iter().all(fresh);
+            let is_old = apps.read_at + APPS_LAST <= now;
+            let forget = is_old && !window.has_lane(organization) && apps.list.iter().all(fresh);
             if forget {
                 for app in &apps.list {
                     rooms.remove(&app.id);

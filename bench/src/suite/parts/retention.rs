@@ -34,7 +34,8 @@ pub(crate) async fn all(bench: &mut Bench) -> Result<()> {
     // Nothing goes before all is set up.
     reload(&ours, "ALTER SYSTEM SET sms_outbox.retention_sent = '90d'").await?;
     age(&ours, DAYS).await?;
-    ours.sql("VACUUM").await?;
+    // Ageing moves rows out of the partition of today, which must not count with what they left there.
+    ours.sql("VACUUM FULL").await?;
     let measured = retain(&ours);
     bench.recorder.measure(PART, OURS, 1, measured).await?;
     drop_database(ours).await
