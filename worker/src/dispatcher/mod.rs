@@ -41,7 +41,7 @@ struct Gather {
 
 impl Gather {
     fn new(concurrency: usize) -> Self {
-        Self { enough: concurrency / 4, patience: Duration::from_millis(5) }
+        Self { enough: concurrency / 4, patience: Duration::from_millis(10) }
     }
 }
 
