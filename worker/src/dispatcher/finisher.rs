@@ -38,7 +38,8 @@ pub(super) async fn run<O: Outbox>(
     let mut finishes = Vec::with_capacity(LARGEST_BATCH);
     let mut next_small = Instant::now();
     while ended.recv_many(&mut finishes, LARGEST_BATCH).await > 0 {
-        while finishes.len() < gather.enough.min(LARGEST_BATCH) {
+        // Where nothing else is in flight, nothing will join.
+        while finishes.len() < gather.enough.min(LARGEST_BATCH).min(counters.unrecorded()) {
             let room = LARGEST_BATCH - finishes.len();
             tokio::select! {
                 biased;

@@ -31,6 +31,11 @@ impl Counters {
         metrics::worker::in_flight(in_flight);
     }
 
+    /// Attempts whose outcome is not recorded.
+    pub(super) fn unrecorded(&self) -> usize {
+        usize::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
     pub(super) fn ended(&self, accepted: bool) {
         let counter = if accepted { &self.sent } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);

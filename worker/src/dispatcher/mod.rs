@@ -224,7 +224,8 @@ impl<O: Outbox, D: Deliver> Dispatcher<O, D> {
         let free = self.options.concurrency.saturating_sub(self.in_flight.len());
         let most = free.min(self.scheduler.held());
         let is_small = (1..self.gather.enough).contains(&most);
-        self.holds_back = is_small && self.now() < self.next_small_claim;
+        // A rate lets one message after another through, each at its time.
+        self.holds_back = is_small && self.now() < self.next_small_claim && !self.scheduler.is_paced();
         if self.holds_back {
             return Ok(false);
         }

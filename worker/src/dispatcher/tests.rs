@@ -51,16 +51,12 @@ struct Bench {
 
 /// A running worker on a queue with one app. Its wake-ups are off: polling must do.
 fn start(outbox: &MemoryOutbox, name: &str, provider: Pretend, concurrency: usize) -> Bench {
-    start_polling(outbox, name, provider, concurrency, Duration::from_millis(20))
+    let options =
+        Options { concurrency, poll_interval: Duration::from_millis(20), drain_timeout: Duration::from_secs(5) };
+    start_gathering(outbox, name, provider, options, Gather::new(concurrency))
 }
 
-fn start_polling(
-    outbox: &MemoryOutbox,
-    name: &str,
-    provider: Pretend,
-    concurrency: usize,
-    poll_interval: Duration,
-) -> Bench {
+fn start_gathering(outbox: &MemoryOutbox, name: &str, provider: Pretend, options: Options, gather: Gather) -> Bench {
     let outbox = outbox.with_worker(name);
     let provider = Arc::new(provider);
     let (live, workers) = watch::channel(vec![name.to_owned()]);
@@ -72,9 +68,9 @@ fn start_polling(
         counters: Arc::default(),
     };
     let (shutdown, abort) = (signals.shutdown.clone(), signals.abort.clone());
-    let options = Options { concurrency, poll_interval, drain_timeout: Duration::from_secs(5) };
     let scheduler = Scheduler::new(name, scheduler::Limits::default());
-    let dispatcher = Dispatcher::new(Arc::new(outbox), provider.clone(), scheduler, options, signals);
+    let mut dispatcher = Dispatcher::new(Arc::new(outbox), provider.clone(), scheduler, options, signals);
+    dispatcher.gather = gather;
     let worker = tokio::spawn(async move {
         let left = dispatcher.run().await;
         drop(live);
@@ -84,9 +80,14 @@ fn start_polling(
 }
 
 fn queue(messages: usize) -> (MemoryOutbox, Vec<MessageId>) {
+    queue_at(None, messages)
+}
+
+fn queue_at(rate: Option<f64>, messages: usize) -> (MemoryOutbox, Vec<MessageId>) {
     let outbox = MemoryOutbox::new("setup");
     let mut app = AppRow::new("shop".into(), "sandbox".into());
     app.max_in_flight = 1000;
+    app.rate_bits = rate.map(f64::to_bits);
     outbox.install_app(app, json!({}));
     let ids = (0..messages).map(|_| outbox.enqueue(NewMessage::of("shop"))).collect();
     (outbox, ids)
@@ -120,10 +121,36 @@ async fn sends_all_once_and_never_more_at_once_than_told() {
 #[tokio::test]
 async fn a_backlog_larger_than_memory_is_read_on_without_waiting_for_the_next_poll() {
     let (outbox, ids) = queue(3 * scheduler::Limits::default().lane);
-    let bench = start_polling(&outbox, "w1", Pretend::default(), 100, Duration::from_secs(3600));
+    let hour = Duration::from_hours(1);
+    let options = Options { concurrency: 100, poll_interval: hour, drain_timeout: hour };
+    let bench = start_gathering(&outbox, "w1", Pretend::default(), options, Gather::new(100));
     until("all are sent", || all(&outbox, &ids, DispatchStatus::Sent)).await;
     bench.shutdown.cancel();
     assert_eq!(bench.worker.await.unwrap(), 0);
+}
+
+/// What comes one by one is claimed together, unless a rate lets it go only one by one.
+#[tokio::test]
+async fn few_messages_wait_for_more_but_not_where_a_rate_paces_them() {
+    let options =
+        Options { concurrency: 100, poll_interval: Duration::from_millis(20), drain_timeout: Duration::from_secs(5) };
+    for rate in [None, Some(1_f64)] {
+        let (outbox, first) = queue_at(rate, 1);
+        let gather = Gather { enough: 25, patience: Duration::from_hours(1) };
+        let bench = start_gathering(&outbox, "w1", Pretend::default(), options, gather);
+        until("the first is sent", || all(&outbox, &first, DispatchStatus::Sent)).await;
+        let next = outbox.enqueue(NewMessage::of("shop"));
+        if rate.is_none() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(outbox.status(next), Some(DispatchStatus::Pending));
+            for _ in 1..25 {
+                outbox.enqueue(NewMessage::of("shop"));
+            }
+        }
+        until("the next is sent", || all(&outbox, &[next], DispatchStatus::Sent)).await;
+        bench.shutdown.cancel();
+        assert_eq!(bench.worker.await.unwrap(), 0);
+    }
 }
 
 #[tokio::test]

@@ -396,6 +396,11 @@ impl Scheduler {
         self.window.is_hungry()
     }
 
+    /// Whether an app of those that wait has a rate.
+    pub fn is_paced(&self) -> bool {
+        self.rooms.values().any(Room::is_paced)
+    }
+
     /// Messages held in memory.
     pub fn held(&self) -> usize {
         self.window.held()

@@ -188,6 +188,11 @@ impl Room {
         self.in_flight
     }
 
+    /// Whether it has a rate.
+    pub(super) fn is_paced(&self) -> bool {
+        self.flow.is_some()
+    }
+
     /// Whether forgetting it would give nothing away: nothing in flight, and no token missing.
     pub(super) fn is_fresh(&mut self, now: Duration) -> bool {
         self.fill(now);

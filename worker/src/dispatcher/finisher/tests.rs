@@ -106,7 +106,9 @@ async fn few_wait_for_more_but_not_the_first_after_a_lull() {
         let (ended, unrecorded) = mpsc::channel(100);
         let (report, mut settled) = mpsc::channel(100);
         let gather = Gather { enough: 10, patience };
-        tokio::spawn(run(Arc::new(Picky::default()), unrecorded, report, Arc::default(), gather));
+        let counters = Arc::new(Counters::default());
+        counters.in_flight(11);
+        tokio::spawn(run(Arc::new(Picky::default()), unrecorded, report, counters.clone(), gather));
         let mut recorded = Vec::new();
         for sent in [1, 3, 7] {
             for number in 0..sent {
@@ -116,5 +118,10 @@ async fn few_wait_for_more_but_not_the_first_after_a_lull() {
             recorded.extend(shortly.await.ok().flatten().map(|settled| settled.over.len()));
         }
         assert_eq!(recorded, counts);
+        counters.in_flight(2);
+        for number in 0..2 {
+            ended.send(one(number)).await.unwrap();
+        }
+        assert_eq!(settled.recv().await.unwrap().over.len(), 2, "nothing else is in flight");
     }
 }
