@@ -21,7 +21,9 @@ impl LongLog {
                 Some(row) if mark_of(row) <= range.after => row + 1,
                 row => row.unwrap_or(0),
             };
-            let rows = self.rows.iter().enumerate().skip(from).filter_map(|(row, of)| of.map(|of| (row, of)));
+            let upto = range.before.map_or(self.rows.len(), |before| before as usize - 1);
+            let rows = self.rows.iter().enumerate().take(upto).skip(from);
+            let rows = rows.filter_map(|(row, of)| of.map(|of| (row, of)));
             let entries = rows.map(|(row, of)| Entry {
                 range: number,
                 id: Self::id(row),
@@ -98,6 +100,27 @@ fn behind_a_million_of_one_organization_the_others_message_is_in_the_first_plan(
     // The big one is read on as its window empties, and in order.
     assert_eq!(picked, 50 * LARGEST_CLAIM);
     assert!(log.rows[..picked - 1].iter().all(Option::is_none));
+}
+
+#[test]
+fn while_a_backlog_is_read_what_is_new_is_seen_by_the_next_look_at_the_log() {
+    let mut log = LongLog { rows: vec![Some(0); 100_000] };
+    let mut scheduler = Scheduler::new("a", Limits::default());
+    let (organizations, apps) = open_apps([0, 1]);
+    scheduler.set_apps(Duration::ZERO, &organizations, apps);
+    let mut look = |log: &LongLog| {
+        let look = scheduler.next_look(Duration::ZERO);
+        assert!(scheduler.observe(Duration::ZERO, &look, &log.look(&look)), "the backlog has been read");
+        scheduler.plan(Duration::ZERO, 100)
+    };
+    for _ in 0..10 {
+        look(&log);
+        log.rows.push(Some(1));
+        // Every other look may read on for the organization of the backlog.
+        let plans = [look(&log), look(&log)];
+        let new = LongLog::id(log.rows.len() - 1);
+        assert!(plans.iter().flatten().any(|claim| claim.id == new));
+    }
 }
 
 #[test]
