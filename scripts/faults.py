@@ -23,7 +23,12 @@ COLUMNS = [
 
 def row(fault):
     recovered = fault.get("recovered_ms")
+    expected = fault.get("unclear_expected", "-")
+    # Whether a late answer came was up to the machine.
+    if possible := fault.get("unclear_possible"):
+        expected = f"{expected} to {expected + possible}"
     shown = fault | {
+        "unclear_expected": expected,
         "recovered": "" if recovered is None else f"{recovered / 1000:.1f} s",
         "result": "FAILED" if fault.get("failed") else "ok",
     }

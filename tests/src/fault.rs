@@ -85,10 +85,11 @@ impl Fault {
     pub fn close(mut self, verdict: &Verdict) -> Result<Counts> {
         let counts = &verdict.counts;
         let unclear = counts.by_status.get("dispatch_timeout").copied().unwrap_or_default();
+        let possible = self.unclear.iter().filter(|line| matches!(line, Unclear::Possible(_))).count();
         let judged = verdict.leaving(&[]).map(drop).and_then(|()| self.happened_to(counts.committed));
         self.report(&json!({
             "messages": counts.committed, "lost": counts.lost, "twice": counts.twice,
-            "unclear_expected": counts.unclear_expected, "unclear_found": unclear, "failed": judged.is_err(),
+            "unclear_expected": counts.unclear_expected, "unclear_possible": possible, "unclear_found": unclear, "failed": judged.is_err(),
         }))?;
         judged.map(|()| counts.clone())
     }
