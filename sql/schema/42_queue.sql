@@ -5,11 +5,11 @@
 -- held), last_attempt (number of its last attempt), tries (attempts that count), refused_by (apps that refused it for good),
 -- avoid (apps that failed in this round).
 --
--- A session keeps its plans, those too that it made while a table was next to empty, where all indexes seem to cost the same. A plan
--- that looks up ids by an index that only ends with the id reads the whole of it, later for a million rows. Hence: keys come after the
--- other indexes, since of equals the planner takes the newest; functions that look up several ids set the costs of descents and of index
--- entries to 0, since to look up ten seems to cost more than to read a whole index of three; and they compare a server by IS TRUE, which
--- no index serves.
+-- A session keeps its plans, those too that it made while a table was next to empty, where all indexes seem to cost the same; a table
+-- that only dead rows fill, since somebody's snapshot keeps them, seems empty as well. A plan that looks up ids by an index that only ends
+-- with the id reads the whole of it, later for a million rows. Hence: keys come after the other indexes, since of equals the planner
+-- takes the newest; functions that look up several ids set the costs of descents and of index entries to 0, since to look up ten seems to
+-- cost more than to read a whole index of three, and claim() those of pages too; and they compare a server by IS TRUE, which no index serves.
 
 CREATE TABLE sms_outbox.ready (
     id sms_outbox.message_id,

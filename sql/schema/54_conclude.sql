@@ -58,11 +58,14 @@ BEGIN
     END IF;
     -- Whose number was put on the suppression list meanwhile is not tried again. Apart as well, and only where something failed.
     suppressed := ARRAY(SELECT o.id FROM unnest(outcomes) AS o WHERE o.status <> 'accepted' AND sms_outbox.is_suppressed(o.id));
-    WITH live AS MATERIALIZED (
-        -- By place, without another look-up: rows that were locked before this statement's snapshot stay where they are.
-        SELECT l.ctid AS tid, l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
-          FROM unnest(outcomes) AS o JOIN sms_outbox.lease AS l ON l.id = o.id AND l.attempt = o.attempt
+    WITH locked AS MATERIALIZED (
+        -- By place, without another look-up: rows that were locked before this statement's snapshot stay where they are. Apart from the
+        -- join, for whose order the planner would read the whole key where statistics call the table empty, and dead rows fill it.
+        SELECT l.ctid AS tid, l.* FROM sms_outbox.lease AS l
          WHERE l.ctid = ANY (held) AND (conclude.worker IS NULL OR l.worker = conclude.worker)
+    ), live AS MATERIALIZED (
+        SELECT l.*, o.status, o.http_status, o.error_code, o.error_message, o.response, o.provider_message_id, o.retry_after
+          FROM unnest(outcomes) AS o JOIN locked AS l ON l.id = o.id AND l.attempt = o.attempt
     ), released AS (
         DELETE FROM sms_outbox.lease AS l WHERE l.ctid = ANY (ARRAY(SELECT v.tid FROM live AS v))
     ), counted AS MATERIALIZED (

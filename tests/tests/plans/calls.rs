@@ -90,6 +90,22 @@ pub(crate) async fn look_at(session: &mut Explained, app: i64, messages: usize) 
     ] {
         faults.extend(call.check(session).await?);
     }
+    faults.extend(claims_and_ends(session, app, messages).await?);
+    faults.extend(every_few_seconds(session, app, messages).await?);
+    for (place, id) in [
+        ("that waits", format!("SELECT id FROM ({}) AS new", enqueue(""))),
+        ("that is sent", of_worker("accepted")),
+        ("that failed", of_worker("refused_recipient")),
+    ] {
+        let id = value(session, &format!("SELECT id::text FROM ({id}) AS found")).await?;
+        faults.extend(one(session, place, &id).await?);
+    }
+    Ok(faults)
+}
+
+/// What workers do with each message: claims, and the ends of attempts.
+pub(crate) async fn claims_and_ends(session: &mut Explained, app: i64, messages: usize) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
     for status in ["accepted", "refused_recipient", "not_sent", "refused_content", "unclear"] {
         let ids = new_ids(session, messages).await?;
         forgive(session).await?;
@@ -102,15 +118,6 @@ pub(crate) async fn look_at(session: &mut Explained, app: i64, messages: usize) 
         ] {
             faults.extend(call.check(session).await?);
         }
-    }
-    faults.extend(every_few_seconds(session, app, messages).await?);
-    for (place, id) in [
-        ("that waits", format!("SELECT id FROM ({}) AS new", enqueue(""))),
-        ("that is sent", of_worker("accepted")),
-        ("that failed", of_worker("refused_recipient")),
-    ] {
-        let id = value(session, &format!("SELECT id::text FROM ({id}) AS found")).await?;
-        faults.extend(one(session, place, &id).await?);
     }
     Ok(faults)
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use sms_outbox_tests::{Cluster, Database, Major, Queue};
+use tokio_postgres::Client;
 
 /// What the catalog says of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,27 @@ pub(crate) async fn fill(queue: &Queue, rows: i64) -> Result<()> {
             app = queue.app()
         ))
         .await
+}
+
+/// Claims and ends so many messages while somebody's snapshot keeps what is dead of them, and lets statistics say that nothing is there.
+/// The snapshot lasts as long as the session that is returned.
+pub(crate) async fn leave_dead(queue: &Queue, rows: i64) -> Result<Client> {
+    let reader = queue.connect().await?;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM sms_outbox.organization").await?;
+    queue
+        .sql(&format!(
+            "INSERT INTO sms_outbox.ready (id, since, server, priority, organization_id)
+             SELECT (left(sms_outbox.id_floor(date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + interval '1 ms' * n)::uuid::text, 13)
+                     || right(gen_random_uuid()::text, 23))::uuid::sms_outbox.message_id, now(), sms_outbox.server_id(), 1, 'shop ' || n % 1000
+               FROM generate_series(1, {rows}) AS n;
+             INSERT INTO sms_outbox.lease (id, app_id, started_at, expires_at, since, server, attempt, priority, tries, organization_id, worker)
+             SELECT id, {app}, since, since, since, server, 1, priority, 0, organization_id, 'w' FROM sms_outbox.ready",
+            app = queue.app()
+        ))
+        .await?;
+    queue.sql("DELETE FROM sms_outbox.ready; DELETE FROM sms_outbox.lease").await?;
+    queue.sql("VACUUM ANALYZE sms_outbox.ready, sms_outbox.lease").await?;
+    Ok(reader)
 }
 
 /// Drains it, as workers would have.

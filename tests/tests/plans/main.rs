@@ -7,12 +7,13 @@ mod explained;
 mod fill;
 
 use anyhow::Result;
-use calls::look_at;
+use calls::{claims_and_ends, look_at};
 use explained::Explained;
 use fill::Statistics;
 use sms_outbox_tests::{Major, Queue, on_majors};
 
-on_majors! { ends: stay_as_they_are, are_good_for_what_comes_later, cannot_be_spoiled_unnoticed }
+on_majors! { ends: stay_as_they_are, are_good_for_what_comes_later, step_over_no_dead_rows,
+cannot_be_spoiled_unnoticed }
 
 /// Rows where a million would only take longer.
 const MANY: i64 = 100_000;
@@ -47,6 +48,30 @@ async fn are_good_for_what_comes_later(major: Major) -> Result<()> {
         assert!(faults.is_empty(), "{statistics:?} statistics:\n{}", faults.join("\n"));
         queue.assert_placed().await?;
         fill::drain(&queue).await?;
+    }
+    Ok(())
+}
+
+/// While somebody's snapshot keeps what is dead, statistics of an empty table are made of a large one.
+async fn step_over_no_dead_rows(major: Major) -> Result<()> {
+    let queue = fill::empty(major).await?;
+    let mut sessions = Vec::new();
+    for plans in ["force_generic_plan", "force_custom_plan"] {
+        let mut session = Explained::open(&queue, plans).await?;
+        claims_and_ends(&mut session, queue.app(), 1).await?;
+        sessions.push((plans, session));
+    }
+    let _reader = fill::leave_dead(&queue, MANY).await?;
+    queue.sql("SELECT pg_stat_force_next_flush()").await?;
+    let dead: i64 = queue
+        .value("SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = 'sms_outbox.lease'::regclass", &[])
+        .await?;
+    assert!(dead >= MANY, "{dead} dead rows");
+    for messages in [1, 100] {
+        for (plans, session) in &mut sessions {
+            let faults = claims_and_ends(session, queue.app(), messages).await?;
+            assert!(faults.is_empty(), "{plans}, {messages} messages:\n{}", faults.join("\n"));
+        }
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ pub(crate) async fn all(bench: &mut Bench) -> Result<()> {
     age(&ours, DAYS).await?;
     // Ageing moves rows out of the partition of today, which must not count with what they left there.
     ours.sql("VACUUM FULL").await?;
+    // The former leaves the count of dead rows as it was.
+    ours.sql("VACUUM").await?;
     let measured = retain(&ours);
     bench.recorder.measure(PART, OURS, 1, measured).await?;
     drop_database(ours).await
