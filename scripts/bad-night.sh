@@ -4,7 +4,7 @@
 . "$(dirname "$0")/common.sh"
 
 messages=${MESSAGES:-10000000}
-[[ $messages =~ ^[1-9][0-9]{3,8}$ ]] || die "MESSAGES: a number from 1000 to 999999999 is needed"
+need_number MESSAGES "$messages" 1000 999999999
 need_space "$STATE" $((messages / 400 + 3000)) "a night of $messages messages"
 
 mkdir -p "$ROOT/docs/bad-night"

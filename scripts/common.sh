@@ -45,6 +45,12 @@ make_state() {
     printf '%s\n' "$ROOT" > "$HERE/checkout"
 }
 
+# need_number NAME VALUE LEAST MOST: a setting that is no such number is told before anything is done.
+need_number() {
+    { [[ $2 =~ ^(0|[1-9][0-9]{0,17})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ]; } \
+        || die "$1: '$2' is not a whole number from $3 to $4"
+}
+
 # need_space FOLDER MEGABYTES WHAT: a full disk fails in a hundred ways later, and in one line here.
 need_space() {
     local folder=$1 free

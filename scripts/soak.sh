@@ -5,6 +5,10 @@
 . "$(dirname "$0")/common.sh"
 
 minutes=${MINUTES:-60} seed=${SEED:-$RANDOM} messages=${MESSAGES:-6000000}
+need_number MINUTES "$minutes" 1 1440
+need_number SEED "$seed" 0 999999999999999999
+need_number RATE "${RATE:-3000}" 100 100000
+need_number MESSAGES "$messages" 1 999999999
 flags=()
 [ "${PROFILE:-release}" = debug ] || flags=(--release)
 # A message takes about 3 kB in tables, log and journals.
