@@ -81,7 +81,8 @@ pub(crate) async fn fill(queue: &Queue, rows: i64) -> Result<()> {
         .await
 }
 
-/// Claims and ends so many messages while somebody's snapshot keeps what is dead of them, and lets statistics say that nothing is there.
+/// Puts so many rows, of a thousand organizations, into the queue and among the leases and takes them out again while somebody's snapshot
+/// keeps what is dead of them, and lets statistics say that nothing is there.
 /// The snapshot lasts as long as the session that is returned.
 pub(crate) async fn leave_dead(queue: &Queue, rows: i64) -> Result<Client> {
     let reader = queue.connect().await?;

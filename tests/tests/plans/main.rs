@@ -13,7 +13,8 @@ use fill::Statistics;
 use sms_outbox_tests::{Major, Queue, on_majors};
 
 on_majors! { ends: stay_as_they_are, are_good_for_what_comes_later, step_over_no_dead_rows,
-cannot_be_spoiled_unnoticed }
+    cannot_be_spoiled_unnoticed,
+}
 
 /// Rows where a million would only take longer.
 const MANY: i64 = 100_000;

@@ -5,7 +5,7 @@
 //! Rows of a transaction below the snapshot's `xmax` that is not running are visible to that very statement.
 //!
 //! Where more than a page has come, the mark jumps to the end, and what it jumped over, the *gap*, is read page by page beside what
-//! comes next: a new message never waits until a backlog has been read.
+//! comes next, so that a new message need not wait until a backlog has been read.
 
 use std::collections::BTreeMap;
 
