@@ -1,7 +1,7 @@
 -- Operators: taking messages back, and giving them another life.
 
 CREATE FUNCTION sms_outbox.cancel_waiting(wanted sms_outbox.message_id[]) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0 SET random_page_cost = 0 SET seq_page_cost = 0
 AS $$
 DECLARE
     canceled bigint := 0;
@@ -76,7 +76,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.cancel(sms_outbox.message_id) IS 'Takes back a message that waits: no request is made for it any more. Refuses with 55000 and its present state when it is beyond that, with P0002 when there is none.';
 
 CREATE FUNCTION sms_outbox.requeue_ended(wanted sms_outbox.message_id[]) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0 SET random_page_cost = 0 SET seq_page_cost = 0
 AS $$
 DECLARE
     moved bigint;

@@ -65,7 +65,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.time_out_leases(integer) IS 'Ends leases that are over as unclear. By the clock of this server alone.';
 
 CREATE FUNCTION sms_outbox.stage_due(max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0 SET enable_bitmapscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0 SET random_page_cost = 0 SET seq_page_cost = 0 SET enable_bitmapscan = off
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
@@ -94,7 +94,7 @@ $$;
 COMMENT ON FUNCTION sms_outbox.stage_due(integer) IS 'Moves messages whose time has come from scheduled to ready.';
 
 CREATE FUNCTION sms_outbox.expire(max_rows integer) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0 SET enable_bitmapscan = off
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET cpu_operator_cost = 0 SET cpu_index_tuple_cost = 0 SET random_page_cost = 0 SET seq_page_cost = 0 SET enable_bitmapscan = off
 AS $$
 DECLARE
     oldest CONSTANT timestamptz := now() - sms_outbox.setting('retention_pending')::interval;

@@ -78,6 +78,19 @@ impl Call {
 /// Makes all calls, so many messages each where they take several; what is wrong with them.
 pub(crate) async fn look_at(session: &mut Explained, app: i64, messages: usize) -> Result<Vec<String>> {
     let mut faults = Vec::new();
+    let look = Call::new("look", look(messages)).by(&["ready_log"]).many(messages, 3);
+    faults.extend(Call { more_rows: 1, ..look }.check(session).await?);
+    faults.extend(moves(session, app, messages).await?);
+    for place in PLACES {
+        let id = one_of(session, place).await?;
+        faults.extend(joined(session, place, &id).await?);
+    }
+    Ok(faults)
+}
+
+/// All of them whose plans are ours, and that go by a key or by a mark of the server's: a worker's look has a mark of its own.
+pub(crate) async fn moves(session: &mut Explained, app: i64, messages: usize) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
     let key = value(session, "SELECT gen_random_uuid()::text").await?;
     let keyed = enqueue(&format!(", idempotency_key => '{key}'"));
     for call in [
@@ -86,25 +99,34 @@ pub(crate) async fn look_at(session: &mut Explained, app: i64, messages: usize) 
         Call::new("enqueue with the key again", keyed).by(&["idempotency_pkey", "message_pkey"]),
         Call::new("enqueue for later", enqueue(", datetime => now() + interval '1 hour'")),
         Call::new("enqueue many", enqueue_many(messages)).many(messages, 40),
-        Call { more_rows: 1, ..Call::new("look", look(messages)).by(&["ready_log"]).many(messages, 3) },
     ] {
         faults.extend(call.check(session).await?);
     }
     faults.extend(claims_and_ends(session, app, messages).await?);
     faults.extend(every_few_seconds(session, app, messages).await?);
-    for (place, id) in [
-        ("that waits", format!("SELECT id FROM ({}) AS new", enqueue(""))),
-        ("that is sent", of_worker("accepted")),
-        ("that failed", of_worker("refused_recipient")),
-    ] {
-        let id = value(session, &format!("SELECT id::text FROM ({id}) AS found")).await?;
+    faults.extend(by_operators(session, messages).await?);
+    for place in PLACES {
+        let id = one_of(session, place).await?;
         faults.extend(one(session, place, &id).await?);
     }
     Ok(faults)
 }
 
+/// Where a message is that is asked for.
+const PLACES: [&str; 3] = ["that waits", "that is sent", "that failed"];
+
+/// A message there.
+async fn one_of(session: &Explained, place: &str) -> Result<String> {
+    let id = match place {
+        "that waits" => format!("SELECT id FROM ({}) AS new", enqueue("")),
+        "that is sent" => of_worker("accepted"),
+        _ => of_worker("refused_recipient"),
+    };
+    value(session, &format!("SELECT id::text FROM ({id}) AS found")).await
+}
+
 /// What workers do with each message: claims, and the ends of attempts.
-pub(crate) async fn claims_and_ends(session: &mut Explained, app: i64, messages: usize) -> Result<Vec<String>> {
+async fn claims_and_ends(session: &mut Explained, app: i64, messages: usize) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     for status in ["accepted", "refused_recipient", "not_sent", "refused_content", "unclear"] {
         let ids = new_ids(session, messages).await?;
@@ -152,23 +174,31 @@ async fn every_few_seconds(session: &mut Explained, app: i64, messages: usize) -
     Ok(faults)
 }
 
+/// Many messages taken back, and given another life.
+async fn by_operators(session: &mut Explained, messages: usize) -> Result<Vec<String>> {
+    let ids = new_ids(session, messages).await?;
+    let all = |name: &str, function: &str| {
+        let moved = format!("SELECT FROM sms_outbox.{function}('{ids}') AS moved WHERE moved = {messages}");
+        Call { pages: (250 + 40 * messages, 0), ..Call::new(name, moved) }
+    };
+    let mut faults = Vec::new();
+    for call in [
+        all("cancel", "cancel_waiting").by(&["scheduled_pkey", "ready_pkey"]),
+        all("retry", "requeue_ended").by(&["ended_pkey", "message_pkey"]),
+    ] {
+        faults.extend(call.check(session).await?);
+    }
+    Ok(faults)
+}
+
 /// What is asked of one message, or done to it.
 async fn one(session: &mut Explained, place: &str, id: &str) -> Result<Vec<String>> {
-    let number =
-        value(session, &format!("INSERT INTO public.orders (sms_id) VALUES ('{id}') RETURNING number")).await?;
     let call = |name: &str, query: String| Call::new(format!("{name} of a message {place}"), query);
     let own = |name: &str, query: String| Call { free: true, ..call(name, query) };
     let mut calls = vec![
         call("status_of", format!("SELECT sms_outbox.status_of('{id}')")),
         own("outbox", format!("SELECT * FROM sms_outbox.outbox WHERE id = '{id}'")),
         own("attempts", format!("SELECT FROM (SELECT count(*) FROM sms_outbox.attempts WHERE id = '{id}') AS counted")),
-        own(
-            "a join with outbox",
-            format!(
-                "SELECT o.number, s.* FROM public.orders AS o JOIN sms_outbox.outbox AS s ON s.id = o.sms_id
-                  WHERE o.number = {number}"
-            ),
-        ),
     ];
     match place {
         "that waits" => calls.push(call("cancel", format!("SELECT sms_outbox.cancel('{id}')"))),
@@ -180,6 +210,16 @@ async fn one(session: &mut Explained, place: &str, id: &str) -> Result<Vec<Strin
         faults.extend(call.check(session).await?);
     }
     Ok(faults)
+}
+
+/// An application's table beside the view, in a query of its own.
+async fn joined(session: &mut Explained, place: &str, id: &str) -> Result<Vec<String>> {
+    let number =
+        value(session, &format!("INSERT INTO public.orders (sms_id) VALUES ('{id}') RETURNING number")).await?;
+    let query = format!(
+        "SELECT o.number, s.* FROM public.orders AS o JOIN sms_outbox.outbox AS s ON s.id = o.sms_id WHERE o.number = {number}"
+    );
+    Call { free: true, ..Call::new(format!("a join with outbox of a message {place}"), query) }.check(session).await
 }
 
 /// Closes the breaker that failed attempts opened.

@@ -81,7 +81,7 @@ pub(crate) async fn fill(queue: &Queue, rows: i64) -> Result<()> {
         .await
 }
 
-/// Puts so many rows, of a thousand organizations, into the queue and among the leases and takes them out again while somebody's snapshot
+/// Puts so many rows, of a thousand organizations, into every place of the queue and takes them out again while somebody's snapshot
 /// keeps what is dead of them, and lets statistics say that nothing is there.
 /// The snapshot lasts as long as the session that is returned.
 pub(crate) async fn leave_dead(queue: &Queue, rows: i64) -> Result<Client> {
@@ -89,17 +89,28 @@ pub(crate) async fn leave_dead(queue: &Queue, rows: i64) -> Result<Client> {
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM sms_outbox.organization").await?;
     queue
         .sql(&format!(
-            "INSERT INTO sms_outbox.ready (id, since, server, priority, organization_id)
-             SELECT (left(sms_outbox.id_floor(date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + interval '1 ms' * n)::uuid::text, 13)
-                     || right(gen_random_uuid()::text, 23))::uuid::sms_outbox.message_id, now(), sms_outbox.server_id(), 1, 'shop ' || n % 1000
-               FROM generate_series(1, {rows}) AS n;
+            "CREATE TEMP TABLE made AS
+                SELECT 'shop ' || n % 1000 AS organization_id, sms_outbox.server_id() AS server, now() - interval '1 hour' AS past,
+                       (left(sms_outbox.id_floor(date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + interval '1 ms' * n)::uuid::text, 13)
+                        || right(gen_random_uuid()::text, 23))::uuid::sms_outbox.message_id AS id
+                  FROM generate_series(1, {rows}) AS n;
+             INSERT INTO sms_outbox.ready (id, since, valid_until, server, priority, organization_id)
+             SELECT id, past, past, server, 1, organization_id FROM made;
+             INSERT INTO sms_outbox.scheduled (id, due_at, since, valid_until, server, priority, organization_id, reason)
+             SELECT id, past, past, past, server, 1, organization_id, 'datetime' FROM made;
              INSERT INTO sms_outbox.lease (id, app_id, started_at, expires_at, since, server, attempt, priority, tries, organization_id, worker)
-             SELECT id, {app}, since, since, since, server, 1, priority, 0, organization_id, 'w' FROM sms_outbox.ready",
+             SELECT id, {app}, past, past, past, server, 1, 1, 0, organization_id, 'w' FROM made;
+             INSERT INTO sms_outbox.ended (id, ended_at, status, last_attempt, organization_id, reason)
+             SELECT id, past, 'failed', 1, organization_id, 'recipient_refused' FROM made;
+             DROP TABLE made",
             app = queue.app()
         ))
         .await?;
-    queue.sql("DELETE FROM sms_outbox.ready; DELETE FROM sms_outbox.lease").await?;
-    queue.sql("VACUUM ANALYZE sms_outbox.ready, sms_outbox.lease").await?;
+    let tables = ["ready", "scheduled", "lease", "ended"].map(|table| format!("sms_outbox.{table}"));
+    for table in &tables {
+        queue.sql(&format!("DELETE FROM {table}")).await?;
+    }
+    queue.sql(&format!("VACUUM ANALYZE {}", tables.join(", "))).await?;
     Ok(reader)
 }
 
