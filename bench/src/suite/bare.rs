@@ -74,6 +74,11 @@ impl Inserter {
         }
         Ok(callers)
     }
+
+    /// Its connection.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl Caller for Inserter {

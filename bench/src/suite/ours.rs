@@ -9,6 +9,7 @@ use sms_outbox_bench::measure::Caller;
 use sms_outbox_tests::worker::Worker;
 use sms_outbox_tests::{Cluster, Database};
 use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
 
 use crate::load;
 use crate::message::{self, ORGANIZATION};
@@ -193,22 +194,20 @@ pub(crate) struct SqlWorker {
     client: Client,
     backend: u32,
     app: i64,
-    after: (String, String),
+    after: (String, Uuid),
     look: Statement,
     claim: Statement,
     finish: Statement,
 }
 
-const START: (&str, &str) = ("0", "00000000-0000-0000-0000-000000000000");
-
-const LOOK: &str = "SELECT l.id::text, l.id::uuid::text, l.xid::text FROM sms_outbox.look('{1}', ARRAY[$1::text::xid8], \
-    ARRAY[$2::text::uuid::sms_outbox.message_id], ARRAY[NULL::xid8], $3) AS l WHERE l.id IS NOT NULL";
-const CLAIM: &str = "SELECT c.id::text, c.attempt, c.mobile, c.message FROM sms_outbox.claim('bench', \
-    $1::text[]::sms_outbox.message_id[], array_fill($2::bigint, ARRAY[cardinality($1)])) AS c WHERE c.result = 'leased'";
-const FINISH: &str = "SELECT count(*) FROM sms_outbox.finish('bench', $1::text[]::sms_outbox.message_id[], $2::smallint[], \
+const LOOK: &str = "SELECT l.id::uuid, l.xid::text FROM sms_outbox.look('{1}', ARRAY[$1::text::xid8], \
+    ARRAY[$2::uuid::sms_outbox.message_id], ARRAY[NULL::xid8], $3) AS l WHERE l.id IS NOT NULL";
+const CLAIM: &str = "SELECT c.id::uuid, c.attempt, c.mobile, c.message FROM sms_outbox.claim('bench', \
+    $1::uuid[]::sms_outbox.message_id[], array_fill($2::bigint, ARRAY[cardinality($1)])) AS c WHERE c.result = 'leased'";
+const FINISH: &str = "SELECT count(*) FROM sms_outbox.finish('bench', $1::uuid[]::sms_outbox.message_id[], $2::smallint[], \
     array_fill('accepted'::sms_outbox.attempt_status, ARRAY[cardinality($1)]), array_fill(200::smallint, ARRAY[cardinality($1)]), \
     array_fill(NULL::text, ARRAY[cardinality($1)]), array_fill(NULL::text, ARRAY[cardinality($1)]), \
-    array_fill($3::text, ARRAY[cardinality($1)]), $1, array_fill(NULL::float8, ARRAY[cardinality($1)])) AS f WHERE f.applied";
+    array_fill($3::text, ARRAY[cardinality($1)]), $1::text[], array_fill(NULL::float8, ARRAY[cardinality($1)])) AS f WHERE f.applied";
 
 impl SqlWorker {
     /// Connects, with the rights of a worker.
@@ -221,7 +220,7 @@ impl SqlWorker {
         Ok(Self {
             backend: u32::try_from(backend)?,
             app,
-            after: (START.0.to_owned(), START.1.to_owned()),
+            after: ("0".to_owned(), Uuid::nil()),
             look: client.prepare(LOOK).await?,
             claim: client.prepare(CLAIM).await?,
             finish: client.prepare(FINISH).await?,
@@ -240,27 +239,26 @@ impl SqlWorker {
     }
 
     /// The next ids behind its mark. No other worker and no open transaction may be there: it passes late commits.
-    pub(crate) async fn look(&mut self, page: u32) -> Result<Vec<String>> {
+    pub(crate) async fn look(&mut self, page: u32) -> Result<Vec<Uuid>> {
         let rows = self.client.query(&self.look, &[&self.after.0, &self.after.1, &i32::try_from(page)?]).await?;
         if let Some(last) = rows.last() {
-            self.after = (last.try_get(2)?, last.try_get(1)?);
+            self.after = (last.try_get(1)?, last.try_get(0)?);
         }
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Claims messages.
-    pub(crate) async fn claim(&self, ids: &[String]) -> Result<Vec<(String, i16)>> {
+    pub(crate) async fn claim(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, i16)>> {
         let rows = self.client.query(&self.claim, &[&ids, &self.app]).await?;
-        let claimed: Vec<(String, i16)> =
+        let claimed: Vec<(Uuid, i16)> =
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_>>()?;
         ensure!(claimed.len() == ids.len(), "{} of {} messages were claimed", claimed.len(), ids.len());
         Ok(claimed)
     }
 
     /// Records that they were accepted.
-    pub(crate) async fn finish(&self, claimed: &[(String, i16)]) -> Result<()> {
-        let (ids, attempts): (Vec<&str>, Vec<i16>) =
-            claimed.iter().map(|(id, attempt)| (id.as_str(), *attempt)).unzip();
+    pub(crate) async fn finish(&self, claimed: &[(Uuid, i16)]) -> Result<()> {
+        let (ids, attempts): (Vec<Uuid>, Vec<i16>) = claimed.iter().copied().unzip();
         let response = format!("{{\"id\":\"p\",\"status\":\"accepted\",\"note\":\"{}\"}}", ".".repeat(157));
         let applied: i64 = self.client.query_one(&self.finish, &[&ids, &attempts, &response]).await?.try_get(0)?;
         ensure!(applied == i64::try_from(claimed.len())?, "{applied} of {} ends were recorded", claimed.len());

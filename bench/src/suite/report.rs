@@ -103,9 +103,9 @@ fn contenders(lines: &[Line]) -> Vec<(&str, &str, &str)> {
 
 /// Each step of a message's life.
 fn budget_table(lines: &[Line]) -> String {
-    let mut steps: Vec<&str> = Vec::new();
-    for (_, case, _) in contenders(lines).into_iter().filter(|(part, _, _)| *part == budget::PART) {
-        let step = case.split(budget::BETWEEN).next().unwrap_or(case);
+    let mut steps: Vec<(&str, &str)> = Vec::new();
+    for (_, case, who) in contenders(lines).into_iter().filter(|(part, _, _)| *part == budget::PART) {
+        let step = (case.split(budget::BETWEEN).next().unwrap_or(case), who);
         if !steps.contains(&step) {
             steps.push(step);
         }
@@ -114,12 +114,12 @@ fn budget_table(lines: &[Line]) -> String {
         return String::new();
     }
     let mut table = "### What each step costs the server\n\nOf the backend that does it, for one message; WAL with the page images that fell due. \
-        Wake-ups and the background worker are not in it.\n\n| step | CPU, µs | WAL, bytes | buffers |\n| --- | --- | --- | --- |\n"
+        Wake-ups, the background worker and the first calls of a session are not in it.\n\n| step | CPU, µs | WAL, bytes | buffers |\n| --- | --- | --- | --- |\n"
         .to_owned();
-    for step in steps {
+    for (step, who) in steps {
         let cells = budget::COLUMNS.map(|(column, _)| {
             let case = format!("{step}{}{column}", budget::BETWEEN);
-            let values = goals::figures(lines, budget::PART, &case, OURS).iter().map(|figure| figure.value).collect();
+            let values = goals::figures(lines, budget::PART, &case, who).iter().map(|figure| figure.value).collect();
             Spread::of(values).map_or_else(String::new, |spread| number_of(spread.median))
         });
         table.push_str(&format!("| {step} | {} |\n", cells.join(" | ")));

@@ -1,16 +1,17 @@
 //! The cost budget of one message: what each step costs the server, by its own books of each backend.
 
 use anyhow::Result;
+use sms_outbox_bench::measure::Caller as _;
 use sms_outbox_tests::Database;
 use tokio_postgres::Client;
 
 use super::Bench;
-use crate::OURS;
 use crate::load;
 use crate::message::{self, ORGANIZATION};
 use crate::ours::{self, Enqueuer, SqlWorker};
 use crate::record::Measured;
 use crate::server::drop_database;
+use crate::{OURS, bare};
 
 /// The part's name; its cases are a step and one of [`COLUMNS`], with [`BETWEEN`] between them.
 pub(crate) const PART: &str = "budget";
@@ -28,6 +29,9 @@ const BATCH: u32 = 100;
 /// Messages of a step in a round.
 const MESSAGES: u32 = 2000;
 
+/// Calls that each session makes before: in its first ones, catalogs are read and plans are made.
+const FIRST: u32 = 10;
+
 /// What a backend has used since it began.
 #[derive(Clone, Copy)]
 struct Used {
@@ -39,16 +43,39 @@ struct Used {
 /// Step by step, each backend alone in its step.
 pub(crate) async fn all(bench: &mut Bench) -> Result<()> {
     let ours = ours::create(&bench.cluster, "budget_ours", bench.provider.url()).await?;
+    let bare = bare::create(&bench.cluster, "budget_bare").await?;
     for number in 0..=bench.amounts.rounds {
+        let measured = floor(&bare);
+        bench.recorder.measure(PART, "bare", number, measured).await?;
         let measured = steps(&ours);
         bench.recorder.measure(PART, OURS, number, measured).await?;
     }
-    drop_database(ours).await
+    drop_database(ours).await?;
+    drop_database(bare).await
+}
+
+/// What anybody's message costs that is a row, one a transaction.
+async fn floor(bare: &Database) -> Result<Measured> {
+    let mut measured = Measured::new();
+    let mut inserters = bare::Inserter::open(bare, 1).await?;
+    let Some(inserter) = inserters.first_mut() else { return Ok(measured) };
+    for _ in 0..FIRST {
+        inserter.call().await?;
+    }
+    let before = used(bare, inserter.client()).await?;
+    for _ in 0..MESSAGES {
+        inserter.call().await?;
+    }
+    tell(&mut measured, "bare INSERT, one a transaction", before, used(bare, inserter.client()).await?);
+    Ok(measured)
 }
 
 async fn steps(ours: &Database) -> Result<Measured> {
     let mut measured = Measured::new();
     let mut enqueuer = Enqueuer::one(ours, ORGANIZATION, 0, None).await?;
+    for _ in 0..FIRST {
+        enqueuer.enqueue().await?;
+    }
     let before = used(ours, enqueuer.client()).await?;
     for _ in 0..MESSAGES {
         enqueuer.enqueue().await?;
@@ -58,6 +85,9 @@ async fn steps(ours: &Database) -> Result<Measured> {
     let app = sms_outbox_tests::database::connect(&ours.url("app")).await?;
     let many = app.prepare(ours::ENQUEUE_MANY).await?;
     let array = message::array(0, BATCH);
+    for _ in 0..FIRST {
+        app.query_one(&many, &[&array, &ORGANIZATION]).await?;
+    }
     let before = used(ours, &app).await?;
     for _ in 0..MESSAGES / BATCH {
         app.query_one(&many, &[&array, &ORGANIZATION]).await?;
@@ -67,6 +97,10 @@ async fn steps(ours: &Database) -> Result<Measured> {
     // Of both kinds of enqueue.
     let calls = 2 * MESSAGES / BATCH;
     let mut worker = SqlWorker::open(ours).await?;
+    for _ in 0..FIRST {
+        let page = worker.look(BATCH).await?;
+        worker.finish(&worker.claim(&page).await?).await?;
+    }
     let before = used(ours, worker.client()).await?;
     let mut pages = Vec::new();
     for _ in 0..calls {
@@ -94,10 +128,10 @@ async fn steps(ours: &Database) -> Result<Measured> {
 }
 
 /// What the backend of this connection has used. Its books are written when it is idle, unless it is told to.
-async fn used(ours: &Database, client: &Client) -> Result<Used> {
+async fn used(database: &Database, client: &Client) -> Result<Used> {
     let row = client.query_one("SELECT pg_backend_pid(), pg_stat_force_next_flush()", &[]).await?;
     let backend: i32 = row.try_get(0)?;
-    let row = ours
+    let row = database
         .admin()
         .query_one(
             "SELECT (SELECT wal_bytes FROM pg_stat_get_backend_wal($1))::float8,

@@ -78,11 +78,14 @@ pub(crate) async fn with_requests(bench: &mut Bench) -> Result<()> {
     drop_peers(peers).await
 }
 
+/// Messages of a batch where nothing is sent: as many as the other queues take then.
+const BATCH: u32 = 500;
+
 /// Claimed and finished, durably, and the ledger kept, but nothing sent.
 pub(crate) async fn without_requests(bench: &mut Bench) -> Result<()> {
     const PART: &str = "no request";
     const CASE: &str = "claim and finish";
-    let (messages, in_flight) = (bench.amounts.messages, bench.amounts.in_flight);
+    let messages = bench.amounts.messages;
     let ours = ours::create(&bench.cluster, "claim_ours", bench.provider.url()).await?;
     let bare = bare::create(&bench.cluster, "claim_bare").await?;
     let mut peers = bench.ready_peers("claim").await?;
@@ -91,14 +94,14 @@ pub(crate) async fn without_requests(bench: &mut Bench) -> Result<()> {
         ours.sql("CHECKPOINT").await?;
         let drained = async {
             let (mut claimer, recorder) = (SqlWorker::open(&ours).await?, SqlWorker::open(&ours).await?);
-            Ok(vec![(CASE.to_owned(), claimer.drain(&recorder, in_flight).await?, "messages/s")])
+            Ok(vec![(CASE.to_owned(), claimer.drain(&recorder, BATCH).await?, "messages/s")])
         };
         bench.recorder.measure(PART, OURS, number, drained).await?;
 
         bare::fill(&bare, messages).await?;
         bare.sql("CHECKPOINT").await?;
         let url = bare.url("postgres");
-        let drained = bare_loop(&url, messages, in_flight, "none", CASE);
+        let drained = bare_loop(&url, messages, BATCH, "none", CASE);
         bench.recorder.measure(PART, "bare", number, drained).await?;
 
         peer_drain(bench, PART, CASE, number, &mut peers, false).await?;
