@@ -2,8 +2,9 @@
 -- Pages are read in the order of an index: a bitmap, which stale statistics may suggest, would be made of all that is there.
 
 -- While somebody's snapshot keeps dead rows, an index of times holds an entry for everything that ever was in the queue, and whoever
--- reads it from its beginning reads them all. So a task whose read took many pages of the index makes the next one a minute later, and
--- until then reads on from a mark, before which nothing was left. Pages are counted, since time would tell of a busy machine as well.
+-- reads it from its beginning reads them all. So a task whose read took many pages of the index makes the next one a minute later, and a
+-- millisecond for each page, so that it costs the same however many there are; until then it reads on from a mark, before which nothing
+-- was left. Pages are counted, since time would tell of a busy machine as well. Where nothing is found it is read once.
 
 CREATE FUNCTION sms_outbox.read_from(task text) RETURNS timestamptz
     LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -11,9 +12,9 @@ AS $$
     SELECT coalesce(min(m.ran_at), '-infinity') FROM sms_outbox.maintenance AS m
      WHERE m.task = read_from.task || ' mark' AND m.ran_at < clock_timestamp()
        AND EXISTS (SELECT FROM sms_outbox.maintenance AS w
-                    WHERE w.task = read_from.task || ' whole' AND w.ran_at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp())
+                    WHERE w.task = read_from.task || ' whole' AND w.ran_at > clock_timestamp() - interval '1 minute')
 $$;
-COMMENT ON FUNCTION sms_outbox.read_from(text) IS 'After what time a task of maintenance has to read an index of times: from its beginning (-infinity), unless that took many pages and was done within the last minute. Internal: time_out_leases(), expire() and stage_due() call it.';
+COMMENT ON FUNCTION sms_outbox.read_from(text) IS 'After what time a task of maintenance has to read an index of times: from its beginning (-infinity), unless that took many pages and was done within the last minute and as many milliseconds as it took pages. Internal: time_out_leases(), expire() and stage_due() call it.';
 
 CREATE FUNCTION sms_outbox.note_read(task text, read_after timestamptz, began timestamptz, pages bigint, nothing_left boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -27,7 +28,7 @@ BEGIN
             DELETE FROM sms_outbox.maintenance AS m WHERE m.task IN (mark, whole);
             RETURN;
         END IF;
-        INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES (whole, began)
+        INSERT INTO sms_outbox.maintenance (task, ran_at) VALUES (whole, began + pages * interval '1 millisecond')
         ON CONFLICT ON CONSTRAINT maintenance_pkey DO UPDATE SET ran_at = excluded.ran_at;
     END IF;
     -- Ten seconds for what has its time by then and commits later; what is later still, the next whole read finds.
@@ -46,17 +47,23 @@ DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     read_after CONSTANT timestamptz := sms_outbox.read_from('time_out');
     pages_before CONSTANT bigint := pg_stat_get_xact_blocks_fetched('sms_outbox.lease_expiry'::regclass);
+    found boolean;
     over sms_outbox.outcome[];
     concluded sms_outbox.concluded[];
 BEGIN
-    SELECT array_agg(ROW(l.id, l.attempt, 'unclear', NULL, 'lease_expired',
-                         'the worker did not report in time; it may have been sent', NULL, NULL, NULL)::sms_outbox.outcome)
-      INTO over
-      FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at > read_after AND expires_at <= began
-             ORDER BY expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) AS l;
-    -- Before they are moved: the read alone counts. What another session holds is there still.
-    PERFORM sms_outbox.note_read('time_out', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.lease_expiry'::regclass) - pages_before,
-        NOT EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.expires_at > read_after AND l.expires_at <= began));
+    found := EXISTS (SELECT FROM sms_outbox.lease AS l WHERE l.expires_at > read_after AND l.expires_at <= began);
+    IF found THEN
+        SELECT array_agg(ROW(l.id, l.attempt, 'unclear', NULL, 'lease_expired',
+                             'the worker did not report in time; it may have been sent', NULL, NULL, NULL)::sms_outbox.outcome)
+          INTO over
+          FROM (SELECT id, attempt FROM sms_outbox.lease WHERE expires_at > read_after AND expires_at <= began
+                 ORDER BY expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) AS l;
+    END IF;
+    -- Before they are moved: the reads alone count. What another session holds is there still.
+    PERFORM sms_outbox.note_read('time_out', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.lease_expiry'::regclass) - pages_before, NOT found);
+    IF over IS NULL THEN
+        RETURN 0;
+    END IF;
     concluded := sms_outbox.conclude(NULL, over);
     PERFORM sms_outbox.note_app_health(concluded);
     RETURN cardinality(concluded);
@@ -71,13 +78,16 @@ DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     read_after CONSTANT timestamptz := sms_outbox.read_from('stage_due');
     pages_before CONSTANT bigint := pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_due'::regclass);
+    found boolean;
     due_ids sms_outbox.message_id[];
     moved bigint;
 BEGIN
-    due_ids := ARRAY(SELECT f.id FROM sms_outbox.scheduled AS f WHERE f.due_at > read_after AND f.due_at <= began
-                  ORDER BY f.due_at LIMIT max_rows FOR UPDATE SKIP LOCKED);
-    PERFORM sms_outbox.note_read('stage_due', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_due'::regclass) - pages_before,
-        NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.due_at > read_after AND s.due_at <= began));
+    found := EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.due_at > read_after AND s.due_at <= began);
+    IF found THEN
+        due_ids := ARRAY(SELECT f.id FROM sms_outbox.scheduled AS f WHERE f.due_at > read_after AND f.due_at <= began
+                          ORDER BY f.due_at LIMIT max_rows FOR UPDATE SKIP LOCKED);
+    END IF;
+    PERFORM sms_outbox.note_read('stage_due', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_due'::regclass) - pages_before, NOT found);
     WITH due AS (
         DELETE FROM sms_outbox.scheduled AS s WHERE s.id = ANY (due_ids) RETURNING s.*
     )
@@ -104,6 +114,7 @@ DECLARE
     began timestamptz;
     reached sms_outbox.message_id;
     late sms_outbox.message_id[];
+    found boolean;
     invalid sms_outbox.message_id[];
     invalid_scheduled sms_outbox.message_id[];
     moved bigint;
@@ -120,10 +131,13 @@ BEGIN
     END IF;
     began := clock_timestamp();
     invalid := ARRAY(SELECT r.id FROM sms_outbox.ready AS r WHERE r.valid_until > read_after AND r.valid_until <= began ORDER BY r.valid_until LIMIT max_rows);
-    invalid_scheduled := ARRAY(SELECT s.id FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began
-                                ORDER BY s.valid_until LIMIT max_rows FOR UPDATE SKIP LOCKED);
-    PERFORM sms_outbox.note_read('expire', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.ready_expiry'::regclass) + pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_expiry'::regclass) - pages_before, invalid = '{}'
-        AND NOT EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began));
+    found := EXISTS (SELECT FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began);
+    IF found THEN
+        invalid_scheduled := ARRAY(SELECT s.id FROM sms_outbox.scheduled AS s WHERE s.valid_until > read_after AND s.valid_until <= began
+                                    ORDER BY s.valid_until LIMIT max_rows FOR UPDATE SKIP LOCKED);
+    END IF;
+    PERFORM sms_outbox.note_read('expire', read_after, began, pg_stat_get_xact_blocks_fetched('sms_outbox.ready_expiry'::regclass) + pg_stat_get_xact_blocks_fetched('sms_outbox.scheduled_expiry'::regclass) - pages_before,
+        invalid = '{}' AND NOT found);
     WITH over AS (
         SELECT r.id, CASE WHEN r.valid_until <= began THEN 'valid_until' ELSE 'retention_pending' END AS reason
           FROM sms_outbox.ready AS r
