@@ -33,8 +33,7 @@ DECLARE
     lasts CONSTANT interval := sms_outbox.setting('lease_timeout')::interval;
     probes bigint[];
     probe_ids sms_outbox.message_id[];
-    lowest sms_outbox.message_id;
-    highest sms_outbox.message_id;
+    sorted sms_outbox.message_id[];
 BEGIN
     PERFORM sms_outbox.require_read_committed();
     IF worker IS NULL OR length(worker) NOT BETWEEN 1 AND 100 THEN
@@ -46,8 +45,10 @@ BEGIN
     END IF;
 
     -- A breaker that is due lets exactly one message through: whoever moves its time on, for the one message that it locked.
-    SELECT array_agg(s.app_id) INTO probes
-      FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps) AND s.state = 'probe';
+    IF EXISTS (SELECT FROM sms_outbox.app_health AS h WHERE h.app_id = ANY (apps) AND h.blocked_until IS NOT NULL) THEN
+        SELECT array_agg(s.app_id) INTO probes
+          FROM sms_outbox.app_state AS s WHERE s.app_id = ANY (apps) AND s.state = 'probe';
+    END IF;
     IF probes IS NOT NULL THEN
         WITH candidate AS (
             -- The first message that may go by it: one that cannot be sent would tell nothing, and the next probe is a minute away.
@@ -72,8 +73,7 @@ BEGIN
     END IF;
 
     -- Bounds let the executor leave out the other days: by an array alone it would open every partition at each call.
-    SELECT (array_agg(u.id ORDER BY u.id))[1], (array_agg(u.id ORDER BY u.id DESC))[1] INTO lowest, highest
-      FROM unnest(ids) AS u (id) WHERE u.id IS NOT NULL;
+    sorted := ARRAY(SELECT u.id FROM unnest(ids) AS u (id) WHERE u.id IS NOT NULL ORDER BY u.id);
 
     RETURN QUERY
     WITH asked AS MATERIALIZED (
@@ -123,7 +123,7 @@ BEGIN
         RETURNING id, organization_id, status
     ), counted AS (
         INSERT INTO sms_outbox.tally (day, minute, status, messages, organization_id)
-        SELECT sms_outbox.day_of(f.id), date_trunc('minute', now()), f.status, count(*), f.organization_id FROM failed AS f GROUP BY 1, 3, 5
+        SELECT sms_outbox.day_of(f.id), date_trunc('minute', now()), f.status, 1, f.organization_id FROM failed AS f
     )
     SELECT j.id, j.result,
            CASE j.result WHEN 'leased' THEN (j.last_attempt + 1)::smallint END,
@@ -136,7 +136,7 @@ BEGIN
            j.organization_id, m.segments
       FROM judged AS j
       LEFT JOIN app AS a ON a.app_id = j.app_id AND j.result = 'leased'
-      LEFT JOIN sms_outbox.message AS m ON m.id = j.id AND m.id = ANY (ids) AND m.id BETWEEN lowest AND highest AND j.result = 'leased'
+      LEFT JOIN sms_outbox.message AS m ON m.id = j.id AND m.id = ANY (ids) AND m.id BETWEEN sorted[1] AND sorted[cardinality(sorted)] AND j.result = 'leased'
      ORDER BY j.place;
 END
 $$;
