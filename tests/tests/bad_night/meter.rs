@@ -31,7 +31,9 @@ impl Meter {
         for kind in KINDS {
             let series = self.series(kind);
             let (first, last) = (series[0], series[series.len() - 1]);
-            let most = if ["leases", "heartbeat", "run_maintenance"].contains(&kind) { first.max(claim) } else { first } * MOST;
+            let most =
+                if ["leases", "heartbeat", "run_maintenance"].contains(&kind) { first.max(claim) } else { first }
+                    * MOST;
             // Nor is what was not called at all.
             if last.is_nan() || most.is_nan() || last > most {
                 faults.push(format!("{kind}: {first:.1} buffers in the first tenth, {last:.1} in the last"));
