@@ -134,7 +134,8 @@ pub async fn run(
         () = stop.cancelled() => {}
         () = abandon.cancelled() => {}
     }
-    let left = dispatcher.run().await;
+    // A task: what runs outside of them, as this function may, is a change of threads away from each answer of the database.
+    let left = tokio::spawn(dispatcher.run()).await.context("the dispatcher panicked")?;
 
     for task in [Some(heart), ear, scrapes, reconciler].into_iter().flatten() {
         task.abort();
