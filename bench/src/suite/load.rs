@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -33,6 +34,39 @@ impl Load {
         let ours = ours(std::process::id()).saturating_sub(self.ours) as f64;
         Ok(((all - ours) / could).clamp(0.0, 1.0))
     }
+}
+
+/// How long it looks whether others are quiet, and pauses where they are not.
+const PROBE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Waits until others are quiet, at most so long. Returns how long it waited.
+pub(crate) async fn wait_for_quiet(patience: Duration) -> Result<Duration> {
+    let begun = Instant::now();
+    while begun.elapsed() < patience {
+        let load = Load::begin()?;
+        tokio::task::spawn_blocking(spin).await?;
+        if load.foreign()? <= NOISY {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(begun.elapsed())
+}
+
+/// Keeps all cores busy: what other guests of the host take is seen by those alone who want it.
+fn spin() {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                while begun.elapsed() < PROBE {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+    });
 }
 
 /// Ticks that the machine was busy with anything, also with other guests of its host.

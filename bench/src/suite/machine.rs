@@ -98,10 +98,19 @@ fn machine() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const LITTLE: Amounts =
-        Amounts { rounds: 1, seconds: 1, messages: 1000, backlog: 1000, pinned_seconds: 3, in_flight: 1 };
+    const LITTLE: Amounts = Amounts {
+        rounds: 1,
+        seconds: 1,
+        messages: 1000,
+        backlog: 1000,
+        pinned_seconds: 3,
+        in_flight: 1,
+        patience: Duration::ZERO,
+    };
 
     fn refusal(amounts: &Amounts, listen: &str, results: &str) -> String {
         let refused = check(amounts, listen, Path::new(results), &std::env::temp_dir()).expect_err("a refusal");

@@ -92,6 +92,9 @@ struct RunArguments {
     /// Messages in flight at once: the worker's --concurrency, and as many for each peer
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     in_flight: u32,
+    /// Seconds to wait, in all, for others on the machine to be quiet before something is measured
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    patience: u64,
     /// Where the pretend provider listens; a free port, if not given
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
@@ -150,6 +153,7 @@ async fn run(arguments: RunArguments) -> Result<()> {
         backlog: arguments.backlog,
         pinned_seconds: arguments.pinned_seconds,
         in_flight: arguments.in_flight,
+        patience: Duration::from_secs(arguments.patience),
     };
     ensure!(
         !cfg!(debug_assertions) || arguments.results.is_some(),
@@ -196,7 +200,7 @@ async fn measure(
     let cluster = server::start().await?;
     let database = Database::open(&cluster, "postgres").await?;
     let (head, cannot) = machine::describe(&database, command, &amounts, &peers).await?;
-    let mut recorder = Recorder::begin(results, head)?;
+    let mut recorder = Recorder::begin(results, head, amounts.patience)?;
     for (peer, reason) in &cannot {
         recorder.absent("all", &peer.name, reason)?;
     }
@@ -211,8 +215,15 @@ async fn measure(
 
 async fn quick(tolerance: f64) -> Result<ExitCode> {
     let then = record::read(&committed()).context("there is nothing to compare with: 'make bench' writes it")?;
-    let amounts =
-        Amounts { rounds: 3, seconds: 3, messages: 30_000, backlog: 100_000, pinned_seconds: 15, in_flight: 256 };
+    let amounts = Amounts {
+        rounds: 3,
+        seconds: 3,
+        messages: 30_000,
+        backlog: 100_000,
+        pinned_seconds: 15,
+        in_flight: 256,
+        patience: Duration::from_secs(60),
+    };
     let parts = [Part::Provider, Part::Enqueue, Part::Transaction, Part::Drain, Part::Storage, Part::Backlog];
     let results = paths::run()?.join(format!("quick-{}.jsonl", std::process::id()));
     let recorder = measure("make bench-quick".to_owned(), amounts, Vec::new(), &parts, "127.0.0.1:0", &results).await?;

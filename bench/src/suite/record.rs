@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sms_outbox_bench::say;
 
-use crate::load::{Load, NOISY};
+use crate::load::{self, Load, NOISY};
 
 /// A line of the results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,21 +75,23 @@ pub(crate) type Measured = Vec<(String, f64, &'static str)>;
 pub(crate) struct Recorder {
     file: File,
     lines: Vec<Line>,
+    /// What is left of the time to wait for others to be quiet.
+    patience: Duration,
 }
 
 impl Recorder {
     /// Begins a file; what was in it is replaced.
-    pub(crate) fn begin(path: &Path, run: Run) -> Result<Self> {
+    pub(crate) fn begin(path: &Path, run: Run, patience: Duration) -> Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut recorder = Self { file, lines: Vec::new() };
+        let mut recorder = Self { file, lines: Vec::new(), patience };
         recorder.write(Line::Run(run))?;
         Ok(recorder)
     }
 
-    /// Measures something, with what others did meanwhile. Round 0 warms up and is not kept.
+    /// Measures something once others are quiet, or patience is at its end; with what others did meanwhile. Round 0 warms up and is not kept.
     pub(crate) async fn measure(
         &mut self,
         part: &str,
@@ -96,6 +99,7 @@ impl Recorder {
         round: u32,
         work: impl Future<Output = Result<Measured>>,
     ) -> Result<()> {
+        self.patience = self.patience.saturating_sub(load::wait_for_quiet(self.patience).await?);
         let load = Load::begin()?;
         let measured = work.await.with_context(|| format!("{part}: {who}"))?;
         let foreign = load.foreign()?;

@@ -10,6 +10,7 @@ pub(crate) mod storage;
 pub(crate) mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -55,6 +56,8 @@ pub(crate) struct Amounts {
     pub(crate) backlog: u32,
     pub(crate) pinned_seconds: u64,
     pub(crate) in_flight: u32,
+    /// Most that is waited, in all, for others on the machine to be quiet.
+    pub(crate) patience: Duration,
 }
 
 /// What the parts share.
