@@ -28,7 +28,7 @@ impl Load {
 
     /// The share of the machine that processes used, since then, which neither this one nor its children started.
     pub(crate) fn foreign(&self) -> Result<f64> {
-        let cores = std::thread::available_parallelism()?.get() as f64;
+        let cores = thread::available_parallelism()?.get() as f64;
         let could = self.begun.elapsed().as_secs_f64() * TICKS * cores;
         let all = all()?.saturating_sub(self.all) as f64;
         let ours = ours(std::process::id()).saturating_sub(self.ours) as f64;
