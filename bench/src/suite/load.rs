@@ -125,3 +125,37 @@ pub(crate) fn memory_mib(pid: u32, figure: &str) -> Result<f64> {
     let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Processes that keep all cores busy, and that the shell which began them has left to others.
+    struct Busy(Vec<String>);
+
+    impl Busy {
+        fn begin() -> Self {
+            let begin = "timeout 30 sh -c 'while :; do :; done' >/dev/null 2>&1 & echo $!";
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            let begun = (0..cores).map(|_| Command::new("sh").args(["-c", begin]).output().expect("a shell"));
+            Self(begun.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).collect())
+        }
+    }
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            // They end by themselves otherwise.
+            let _ = Command::new("kill").args(&self.0).status();
+        }
+    }
+
+    #[tokio::test]
+    async fn waits_for_others_but_not_for_ever() {
+        let patience = Duration::from_secs(3);
+        let _busy = Busy::begin();
+        let waited = wait_for_quiet(patience).await.expect("a wait");
+        assert!(waited >= patience, "others took all cores, and it waited only {waited:?}");
+    }
+}
